@@ -1,0 +1,1 @@
+//! How many devices for N users under an SLO.

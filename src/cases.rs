@@ -1,0 +1,1 @@
+//! A scenario's matrix as a list of cases with stable ids.

@@ -1,0 +1,1 @@
+//! Records joined by case; ratios with intervals.

@@ -1,0 +1,1 @@
+//! What owning costs, when it pays back, against which cloud API.

@@ -1,0 +1,1 @@
+//! Does it fit, how fast, with what interval.

@@ -1,0 +1,1 @@
+//! Token arrivals to TTFT, ITL, TPOT, tok/s and goodput.

@@ -1,0 +1,1 @@
+//! Model files: the GGUF header, quantised block layouts, and synthetic weights of any shape.

@@ -1,0 +1,1 @@
+//! One row of results, and the files it is kept in.

@@ -1,0 +1,1 @@
+//! A case to its record: child, time limits, trials, statistics, resume.

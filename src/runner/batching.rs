@@ -1,0 +1,144 @@
+//! Continuous batching, once for all in-process engines: which tokens of which sequences go into
+//! the engine's next step.
+
+use super::{Request, TokenSink};
+
+/// Tokens of one sequence in one step of the engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Chunk<'a> {
+    /// The sequence, below `Settings::slots`.
+    pub sequence: u32,
+    /// The position of the first token; the sequence's cache holds exactly the positions before.
+    pub position: u32,
+    /// The tokens, in order.
+    pub tokens: &'a [u32],
+    /// Whether the logits after the last token are wanted.
+    pub logits: bool,
+}
+
+/// An engine that computes one batch at a time.
+pub trait Stepper {
+    /// The most tokens that one step takes.
+    fn batch_tokens(&self) -> usize;
+
+    /// Sequences that are held at once.
+    fn slots(&self) -> usize;
+
+    /// Forgets everything in the sequence's cache.
+    fn forget(&mut self, sequence: u32) -> anyhow::Result<()>;
+
+    /// Computes the chunks (at most one for each sequence, at most [`Self::batch_tokens`] tokens in
+    /// all) and returns when the wanted logits are on the host.
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> anyhow::Result<()>;
+}
+
+/// Fills the cache of sequence `i` with request `i`'s context, for [`super::Runner::prepare`].
+pub fn prepare(engine: &mut impl Stepper, requests: &[Request]) -> anyhow::Result<()> {
+    for sequence in 0..engine.slots() as u32 {
+        engine.forget(sequence)?;
+    }
+    let most = engine.batch_tokens();
+    for (sequence, request) in requests.iter().enumerate().take(engine.slots()) {
+        let mut position = 0;
+        for tokens in request.context.chunks(most) {
+            let sequence = sequence as u32;
+            engine.step(&[Chunk { sequence, position, tokens, logits: false }])?;
+            position += tokens.len() as u32;
+        }
+    }
+    Ok(())
+}
+
+/// A request in a slot.
+struct Active {
+    request: usize,
+    /// Prompt tokens processed.
+    prompt_done: usize,
+    /// Tokens generated.
+    generated: usize,
+}
+
+/// Runs the requests to their end, for [`super::Runner::generate`]: each step takes one token of
+/// every generating sequence, then as much of the waiting prompts as the batch has room for.
+/// Requests start in their order, not before `start_ns`, when a slot is free; the first
+/// `slots` requests start in the slots that [`prepare`] filled.
+pub fn generate(
+    engine: &mut impl Stepper,
+    requests: &[Request],
+    sinks: &mut [TokenSink],
+) -> anyhow::Result<()> {
+    let slots = engine.slots();
+    let most = engine.batch_tokens();
+    let mut active: Vec<Option<Active>> = (0..slots).map(|_| None).collect();
+    let mut next = 0;
+    let mut chunks = Vec::with_capacity(slots);
+    let mut taken = Vec::with_capacity(slots);
+    loop {
+        let now = sinks.first().map_or(0, TokenSink::now);
+        for (slot, place) in active.iter_mut().enumerate() {
+            let Some(request) = requests.get(next) else { break };
+            if request.start_ns > now {
+                break;
+            }
+            if place.is_some() {
+                continue;
+            }
+            if next >= slots {
+                engine.forget(slot as u32)?;
+            }
+            sinks[next].sent();
+            *place = Some(Active { request: next, prompt_done: 0, generated: 0 });
+            next += 1;
+        }
+
+        let mut room = most;
+        chunks.clear();
+        taken.clear();
+        for generating in [true, false] {
+            for (slot, place) in active.iter().enumerate() {
+                let Some(sequence) = place else { continue };
+                let request = &requests[sequence.request];
+                if (sequence.generated > 0) != generating || room == 0 {
+                    continue;
+                }
+                let depth = if sequence.request < slots { request.context.len() } else { 0 };
+                let (tokens, position) = if generating {
+                    let last = sequence.generated - 1;
+                    (&request.output[last..=last], depth + request.prompt.len() + last)
+                } else {
+                    let rest = &request.prompt[sequence.prompt_done..];
+                    (&rest[..rest.len().min(room)], depth + sequence.prompt_done)
+                };
+                let logits =
+                    generating || sequence.prompt_done + tokens.len() == request.prompt.len();
+                room -= tokens.len();
+                let position = position as u32;
+                chunks.push(Chunk { sequence: slot as u32, position, tokens, logits });
+                taken.push(slot);
+            }
+        }
+        if chunks.is_empty() {
+            let Some(waiting) = requests.get(next) else { return Ok(()) };
+            let wait = waiting.start_ns.saturating_sub(sinks[next].now());
+            std::thread::sleep(std::time::Duration::from_nanos(wait));
+            continue;
+        }
+        engine.step(&chunks)?;
+        for (chunk, &slot) in chunks.iter().zip(&taken) {
+            let Some(sequence) = &mut active[slot] else { continue };
+            let request = &requests[sequence.request];
+            if sequence.generated == 0 {
+                sequence.prompt_done += chunk.tokens.len();
+            }
+            if chunk.logits {
+                sequence.generated += 1;
+                sinks[sequence.request].token();
+            }
+            if sequence.prompt_done == request.prompt.len()
+                && sequence.generated >= request.output.len()
+            {
+                active[slot] = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What an engine has to do to be measured, and everything a runner may see of this project.
+
+pub mod batching;
+pub mod protocol;
+pub mod serve;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Bytes, Tokens};
+
+/// An engine that can be measured. An implementor says how to load a model and when a token has
+/// come; clocks, warm-up, repeats, memory and statistics belong to the harness, so that every
+/// engine is measured alike.
+pub trait Runner: Sized {
+    /// The engine's name as scenarios and records spell it.
+    const NAME: &'static str;
+
+    /// What would be measured: no version, no numbers.
+    fn version() -> anyhow::Result<Version>;
+
+    /// Loads the model and makes room for `settings.slots` sequences; the harness times it.
+    /// Fails with a [`Fault`] where the reason is one that a record's outcome tells apart.
+    fn load(model: &Model, settings: &Settings) -> anyhow::Result<Self>;
+
+    /// What the engine says of its own buffers and of the settings in force; asked once, after
+    /// `load`.
+    fn report(&self) -> LoadReport;
+
+    /// Forgets all sequences, then puts each request's `context` into its sequence's KV cache.
+    /// Not timed.
+    fn prepare(&mut self, requests: &[Request]) -> anyhow::Result<()>;
+
+    /// Processes each request's prompt and generates its tokens, stamping request `i`'s tokens in
+    /// `sinks[i]` when their values (or their logits) are on the host.
+    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()>;
+
+    /// The logits after each of `tokens`, from an empty cache: `tokens.len()` rows of the
+    /// vocabulary's length. For the check that two engines compute the same function.
+    fn logits(&mut self, tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>>;
+}
+
+/// The version receipt of an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// The engine's own version, such as `b6123`.
+    pub version: String,
+    /// What it was built for: instruction sets on a CPU, architectures on a GPU.
+    pub build: String,
+    /// The devices it will compute on: `CPU`, `CUDA`, `Metal`, `Vulkan`.
+    pub backend: String,
+}
+
+/// The weights to load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// The GGUF file, or the folder of a model in another format.
+    pub path: PathBuf,
+}
+
+/// Switches of an engine; `None` is the engine's own default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Threads of generation and of prompt processing.
+    pub threads: Option<u32>,
+    /// Layers whose weights lie on a GPU; all of them where it is larger than their number.
+    pub gpu_layers: Option<u32>,
+    /// The fused attention kernel.
+    pub flash_attention: Option<bool>,
+    /// Element type of the KV cache, spelt as in GGUF: `f16`, `q8_0`.
+    pub kv_type: Option<String>,
+    /// Most tokens in one call of the engine.
+    pub batch_tokens: Option<u32>,
+    /// Most tokens that the engine computes at once.
+    pub micro_batch: Option<u32>,
+    /// Map the file instead of reading it.
+    pub mmap: Option<bool>,
+    /// How a model is split over several GPUs: `none`, `layer`, `row`.
+    pub split_mode: Option<String>,
+    /// Share of the model on each GPU.
+    pub tensor_split: Option<Vec<f32>>,
+    /// Sequences that are held at once.
+    pub slots: u32,
+    /// Tokens of KV cache for each of them.
+    pub slot_tokens: u32,
+}
+
+/// What an engine reports after loading; absent where it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadReport {
+    /// Bytes of weights, in all memories.
+    pub weights_bytes: Option<Bytes>,
+    /// Bytes of KV cache, in all memories.
+    pub kv_bytes: Option<Bytes>,
+    /// Bytes of compute buffers, in all memories.
+    pub compute_bytes: Option<Bytes>,
+    /// The settings in force, read back from the engine.
+    pub effective: std::collections::BTreeMap<String, String>,
+}
+
+/// One sequence to process: what is in its cache already, its prompt, and its continuation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Token ids already in the KV cache when the clock starts (the depth); may be empty.
+    #[serde(default)]
+    pub context: Vec<u32>,
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// The ids fed back as if they had been sampled; their number is the number of new tokens.
+    /// They are given, so that every engine (and every expert router) does the same work.
+    pub output: Vec<u32>,
+    /// When the request should start, in nanoseconds after the trial's start.
+    #[serde(default)]
+    pub start_ns: u64,
+}
+
+impl Request {
+    /// The number of tokens to generate.
+    pub fn new_tokens(&self) -> Tokens {
+        Tokens(self.output.len() as u32)
+    }
+}
+
+/// Where an engine says that a token has come. Between two tokens there is only the engine:
+/// a stamp is one clock read and one store into room made beforehand.
+#[derive(Debug)]
+pub struct TokenSink {
+    epoch: std::time::Instant,
+    sent_ns: Option<u64>,
+    stamps: Vec<u64>,
+}
+
+impl TokenSink {
+    /// A sink with room for `capacity` tokens whose clock starts at `epoch`.
+    pub fn new(epoch: std::time::Instant, capacity: usize) -> Self {
+        Self { epoch, sent_ns: None, stamps: Vec::with_capacity(capacity) }
+    }
+
+    /// Nanoseconds since the trial's start.
+    pub fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// The engine starts on this request now.
+    pub fn sent(&mut self) {
+        self.sent_ns = Some(self.now());
+    }
+
+    /// A token's value is on the host now.
+    pub fn token(&mut self) {
+        self.stamps.push(self.now());
+    }
+
+    /// Tokens stamped so far.
+    pub fn len(&self) -> usize {
+        self.stamps.len()
+    }
+
+    /// Whether no token has come.
+    pub fn is_empty(&self) -> bool {
+        self.stamps.is_empty()
+    }
+
+    /// What was stamped, as a sample of `request`.
+    pub fn into_sample(self, request: &Request) -> protocol::Sample {
+        protocol::Sample {
+            intended_ns: request.start_ns,
+            sent_ns: self.sent_ns.unwrap_or(request.start_ns),
+            prompt_tokens: request.prompt.len() as u32,
+            token_ns: self.stamps,
+        }
+    }
+}
+
+/// A failure whose kind a record's outcome tells apart; others are plain errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// The model, its cache or its buffers do not fit.
+    OutOfMemory,
+    /// The engine cannot do what the case asks for.
+    Unsupported,
+    /// Anything else.
+    Failed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfMemory => "out of memory",
+            Self::Unsupported => "not supported by this engine",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,1 @@
+//! What a person wrote: TOML to [`Scenario`], with every rule checked here.

@@ -1,0 +1,1 @@
+//! Median, MAD, percentiles and bootstrap intervals.

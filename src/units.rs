@@ -1,0 +1,252 @@
+//! Quantities with their units, and the only place where a number becomes text for a person.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// What stands where there is no value: in tables, never in files (there the cell is empty).
+pub const ABSENT: &str = "—";
+
+const KIB: f64 = 1024.0;
+const MIB: f64 = 1024.0 * KIB;
+const GIB: f64 = 1024.0 * MIB;
+
+macro_rules! quantity {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+    };
+}
+
+quantity!(
+    /// A size in bytes, shown in binary units (GiB).
+    Bytes(u64)
+);
+quantity!(
+    /// A number of tokens.
+    Tokens(u32)
+);
+quantity!(
+    /// A duration or an instant on the monotonic clock, in nanoseconds.
+    Nanos(u64)
+);
+quantity!(
+    /// A speed of prompt processing or generation, in tokens per second.
+    TokensPerSecond(f64)
+);
+quantity!(
+    /// Memory bandwidth in 10^9 bytes per second, as vendors state it.
+    GbPerSecond(f64)
+);
+quantity!(
+    /// Arithmetic speed in 10^12 floating-point operations per second.
+    Tflops(f64)
+);
+quantity!(
+    /// Electric power in watts.
+    Watts(f64)
+);
+quantity!(
+    /// Energy in joules.
+    Joules(f64)
+);
+quantity!(
+    /// A share of one, shown in per cent.
+    Share(f64)
+);
+
+/// An exact amount of US dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Usd(pub Decimal);
+
+impl Eq for Bytes {}
+impl Eq for Tokens {}
+impl Eq for Nanos {}
+impl Ord for Bytes {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+impl Ord for Tokens {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+impl Ord for Nanos {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl Bytes {
+    /// `gib` GiB, rounded down to a whole byte.
+    pub fn from_gib(gib: f64) -> Self {
+        Self((gib * GIB) as u64)
+    }
+
+    /// This size in GiB (2^30 bytes).
+    pub fn gib(self) -> f64 {
+        self.0 as f64 / GIB
+    }
+
+    /// Both ways of counting, where a vendor's label is in GB: `39.6 GiB (42.5 GB)`.
+    pub fn both(self) -> String {
+        format!("{self} ({} GB)", significant(self.0 as f64 / 1e9, 3))
+    }
+}
+
+impl Nanos {
+    /// This duration in seconds.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+
+    /// `seconds` as nanoseconds; negative values become zero.
+    pub fn from_seconds(seconds: f64) -> Self {
+        Self((seconds * 1e9).max(0.0) as u64)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0 as f64;
+        let text = match bytes {
+            b if b >= GIB => format!("{} GiB", significant(b / GIB, 3)),
+            b if b >= MIB => format!("{} MiB", significant(b / MIB, 3)),
+            b if b >= KIB => format!("{} KiB", significant(b / KIB, 3)),
+            _ => format!("{} B", self.0),
+        };
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&grouped(u64::from(self.0)))
+    }
+}
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.seconds();
+        let text = match seconds {
+            s if s >= 3600.0 => format!("{} h {:02} min", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
+            s if s >= 60.0 => format!("{} min {:02} s", (s / 60.0) as u64, s as u64 % 60),
+            s if s >= 1.0 => format!("{} s", significant(s, 3)),
+            s if s >= 1e-3 => format!("{} ms", significant(s * 1e3, 3)),
+            s if s >= 1e-6 => format!("{} µs", significant(s * 1e6, 3)),
+            _ => format!("{} ns", self.0),
+        };
+        f.pad(&text)
+    }
+}
+
+macro_rules! display_with_unit {
+    ($($name:ident => $unit:literal),* $(,)?) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format!("{} {}", significant(self.0, 3), $unit))
+            }
+        }
+    )*};
+}
+display_with_unit!(
+    TokensPerSecond => "tok/s",
+    GbPerSecond => "GB/s",
+    Tflops => "TFLOP/s",
+    Watts => "W",
+    Joules => "J",
+);
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} %", significant(self.0 * 100.0, 2)))
+    }
+}
+
+impl fmt::Display for Usd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Prices per token are far below a cent; sums of money are shown to the cent.
+        let places = if self.0.abs() < Decimal::ONE && !self.0.is_zero() { 4 } else { 2 };
+        let rounded = self.0.round_dp(places);
+        let text = format!("{:.*}", if places == 4 { 4 } else { 2 }, rounded.abs());
+        let (whole, cents) = text.split_once('.').unwrap_or((&text, "00"));
+        let whole = whole.parse::<u64>().map_or_else(|_| whole.to_owned(), grouped);
+        let sign = if rounded.is_sign_negative() && !rounded.is_zero() { "-" } else { "" };
+        f.pad(&format!("{sign}${whole}.{cents}"))
+    }
+}
+
+/// An optional quantity for a table: the value with its unit, or [`ABSENT`].
+pub fn or_absent<T: fmt::Display>(value: Option<T>) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), |v| v.to_string())
+}
+
+/// A whole number with thousands apart: `128,256`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `value` with at least `digits` significant digits and never an exponent: `1234`, `12.3`, `0.0123`.
+pub fn significant(value: f64, digits: usize) -> String {
+    if !value.is_finite() {
+        return ABSENT.to_owned();
+    }
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let magnitude = value.abs().log10().floor() as i32;
+    let decimals = (digits as i32 - 1 - magnitude).clamp(0, 9) as usize;
+    // Rounding can carry into a new digit: 9.996 is "10.0", not "10.00".
+    let text = format!("{value:.decimals$}");
+    let carried = text.trim_start_matches('-').split('.').next().map_or(0, str::len) as i32
+        > (magnitude + 1).max(1);
+    if carried && decimals > 0 { format!("{value:.*}", decimals - 1) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_binary_units() {
+        assert_eq!(Bytes(42_520_000_000).to_string(), "39.6 GiB");
+        assert_eq!(Bytes(42_520_000_000).both(), "39.6 GiB (42.5 GB)");
+        assert_eq!(Bytes(1536).to_string(), "1.50 KiB");
+        assert_eq!(Bytes(7).to_string(), "7 B");
+    }
+
+    #[test]
+    fn significant_digits_survive_a_carry() {
+        assert_eq!(significant(9.996, 3), "10.0");
+        assert_eq!(significant(0.012_345, 3), "0.0123");
+        assert_eq!(significant(1234.5, 3), "1234");
+        assert_eq!(significant(f64::NAN, 3), ABSENT);
+    }
+
+    #[test]
+    fn durations_choose_their_unit() {
+        assert_eq!(Nanos(1_500_000).to_string(), "1.50 ms");
+        assert_eq!(Nanos(90_000_000_000).to_string(), "1 min 30 s");
+        assert_eq!(Nanos(7_260_000_000_000).to_string(), "2 h 01 min");
+    }
+
+    #[test]
+    fn money_is_shown_to_the_cent_and_tiny_prices_to_four_places() {
+        assert_eq!(Usd(Decimal::new(123_456_789, 2)).to_string(), "$1,234,567.89");
+        assert_eq!(Usd(Decimal::new(-5, 0)).to_string(), "-$5.00");
+        assert_eq!(Usd(Decimal::new(435, 4)).to_string(), "$0.0435");
+    }
+}

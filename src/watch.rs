@@ -1,0 +1,1 @@
+//! Memory, power, clocks and throttling of a process tree while it runs.
