@@ -102,10 +102,10 @@ pub fn effective(context: &LlamaContext<'_>, settings: &Settings) -> BTreeMap<St
     }
     put("kv_type", settings.kv_type.clone().unwrap_or_else(|| "f16".to_owned()));
     let flash = match log::value("flash_attn").as_deref() {
-        Some("auto") if log::contains("Flash Attention was auto, set to disabled") => "disabled",
-        Some("auto") => "enabled",
-        Some("disabled") => "disabled",
-        Some("enabled") => "enabled",
+        Some("auto") if log::contains("Flash Attention enabled") => "true",
+        Some("auto") if log::contains("Flash Attention not supported") => "false",
+        Some("disabled") => "false",
+        Some("enabled") => "true",
         _ => "unknown",
     };
     put("flash_attention", flash.to_owned());

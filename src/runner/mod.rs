@@ -1,6 +1,8 @@
 //! What an engine has to do to be measured, and everything a runner may see of this project.
 
 pub mod batching;
+pub mod child;
+pub mod locate;
 pub mod protocol;
 pub mod serve;
 

@@ -12,6 +12,9 @@ use super::{Fault, Runner, TokenSink};
 /// Serves the engine `R` on standard input and output until the input ends. What libraries print
 /// goes to standard error, so that the protocol cannot be broken by a stray line.
 pub fn serve<R: Runner>() -> ExitCode {
+    // A runner must not outlive the harness: it would disturb the next measurement.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     match claim_stdout().and_then(|out| run::<R>(io::stdin().lock(), out)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
