@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use bench::runner::batching::{self, Chunk, Stepper};
 use bench::runner::serve::serve;
-use bench::runner::{LoadReport, Model, Request, Runner, Settings, TokenSink, Version};
+use bench::runner::{LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version};
 use bench::units::Bytes;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -90,8 +90,13 @@ impl Runner for LlamaCpp {
         batching::prepare(self, requests)
     }
 
-    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()> {
-        batching::generate(self, requests, sinks)
+    fn generate(
+        &mut self,
+        requests: &[Request],
+        schedule: Schedule,
+        sinks: &mut [TokenSink],
+    ) -> anyhow::Result<()> {
+        batching::generate(self, requests, schedule, sinks)
     }
 
     fn logits(&mut self, tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {

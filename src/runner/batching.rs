@@ -1,7 +1,7 @@
 //! Continuous batching, once for all in-process engines: which tokens of which sequences go into
 //! the engine's next step.
 
-use super::{Request, TokenSink};
+use super::{Request, Schedule, TokenSink};
 
 /// Tokens of one sequence in one step of the engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,13 +58,14 @@ struct Active {
     generated: usize,
 }
 
-/// Runs the requests to their end, for [`super::Runner::generate`]: each step takes one token of
-/// every generating sequence, then as much of the waiting prompts as the batch has room for.
-/// Requests start in their order, not before `start_ns`, when a slot is free; the first
+/// Runs the requests to their end, for [`super::Runner::generate`]. Under continuous batching each
+/// step takes one token of every generating sequence, then as much of the waiting prompts as the
+/// batch has room for; in lockstep no sequence generates before all prompts are done. Requests start in their order, not before `start_ns`, when a slot is free; the first
 /// `slots` requests start in the slots that [`prepare`] filled.
 pub fn generate(
     engine: &mut impl Stepper,
     requests: &[Request],
+    schedule: Schedule,
     sinks: &mut [TokenSink],
 ) -> anyhow::Result<()> {
     let slots = engine.slots();
@@ -91,10 +92,15 @@ pub fn generate(
             next += 1;
         }
 
+        let prompts_wait = active.iter().flatten().any(|a| a.generated == 0);
+        let generating_waits = schedule == Schedule::Lockstep && prompts_wait;
         let mut room = most;
         chunks.clear();
         taken.clear();
         for generating in [true, false] {
+            if generating && generating_waits {
+                continue;
+            }
             for (slot, place) in active.iter().enumerate() {
                 let Some(sequence) = place else { continue };
                 let request = &requests[sequence.request];
@@ -140,5 +146,104 @@ pub fn generate(
                 active[slot] = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// An engine that writes down what it was asked to compute.
+    struct Notebook {
+        slots: usize,
+        batch_tokens: usize,
+        /// For each step, each chunk's sequence, position, number of tokens and wish for logits.
+        steps: Vec<Vec<(u32, u32, usize, bool)>>,
+        cached: Vec<u32>,
+    }
+
+    impl Notebook {
+        fn new(slots: usize, batch_tokens: usize) -> Self {
+            Self { slots, batch_tokens, steps: Vec::new(), cached: vec![0; slots] }
+        }
+    }
+
+    impl Stepper for Notebook {
+        fn batch_tokens(&self) -> usize {
+            self.batch_tokens
+        }
+
+        fn slots(&self) -> usize {
+            self.slots
+        }
+
+        fn forget(&mut self, sequence: u32) -> anyhow::Result<()> {
+            self.cached[sequence as usize] = 0;
+            Ok(())
+        }
+
+        fn step(&mut self, chunks: &[Chunk<'_>]) -> anyhow::Result<()> {
+            let total: usize = chunks.iter().map(|c| c.tokens.len()).sum();
+            assert!(total <= self.batch_tokens, "{total} tokens in one step");
+            for chunk in chunks {
+                let cached = &mut self.cached[chunk.sequence as usize];
+                assert_eq!(chunk.position, *cached, "a gap in sequence {}", chunk.sequence);
+                *cached += chunk.tokens.len() as u32;
+            }
+            self.steps.push(
+                chunks.iter().map(|c| (c.sequence, c.position, c.tokens.len(), c.logits)).collect(),
+            );
+            Ok(())
+        }
+    }
+
+    fn request(context: usize, prompt: usize, output: usize) -> Request {
+        Request {
+            context: vec![1; context],
+            prompt: vec![2; prompt],
+            output: vec![3; output],
+            start_ns: 0,
+        }
+    }
+
+    fn run(engine: &mut Notebook, requests: &[Request], schedule: Schedule) -> Vec<usize> {
+        let epoch = Instant::now();
+        let mut sinks: Vec<_> =
+            requests.iter().map(|r| TokenSink::new(epoch, r.output.len())).collect();
+        prepare(engine, requests).unwrap();
+        engine.steps.clear();
+        generate(engine, requests, schedule, &mut sinks).unwrap();
+        sinks.iter().map(TokenSink::len).collect()
+    }
+
+    #[test]
+    fn one_stream_is_its_prompt_and_then_a_token_at_a_time() {
+        let mut engine = Notebook::new(1, 8);
+        let tokens = run(&mut engine, &[request(5, 10, 3)], Schedule::Lockstep);
+        assert_eq!(tokens, [3]);
+        let expected = [(0, 5, 8, false), (0, 13, 2, true), (0, 15, 1, true), (0, 16, 1, true)];
+        let steps: Vec<_> = engine.steps.iter().map(|s| s[0]).collect();
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn in_lockstep_nothing_is_generated_before_all_prompts_are_done() {
+        let mut engine = Notebook::new(3, 8);
+        let requests = [request(0, 6, 2), request(0, 6, 2), request(0, 6, 2)];
+        assert_eq!(run(&mut engine, &requests, Schedule::Lockstep), [2, 2, 2]);
+        // Sequence 0's prompt ends in the first step; its second token waits for the others.
+        assert_eq!(engine.steps.len(), 4);
+        assert_eq!(engine.steps[3], [(0, 6, 1, true), (1, 6, 1, true), (2, 6, 1, true)]);
+    }
+
+    #[test]
+    fn continuous_batching_generates_while_prompts_come_in_and_uses_slots_again() {
+        let mut engine = Notebook::new(2, 8);
+        let requests = [request(0, 6, 3), request(0, 6, 1), request(0, 2, 2)];
+        assert_eq!(run(&mut engine, &requests, Schedule::Continuous), [3, 1, 2]);
+        assert_eq!(engine.steps[1], [(0, 6, 1, true), (1, 2, 4, true)]);
+        assert_eq!(engine.steps[2], [(0, 7, 1, true), (1, 0, 2, true)]);
     }
 }

@@ -185,7 +185,8 @@ impl Child {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        let tail: Vec<u8> = self.stderr.lock().map(|t| t.iter().copied().collect()).unwrap_or_default();
+        let tail: Vec<u8> =
+            self.stderr.lock().map(|t| t.iter().copied().collect()).unwrap_or_default();
         let tail = String::from_utf8_lossy(&tail);
         let last: Vec<_> = tail.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
         if last.is_empty() {
@@ -210,7 +211,9 @@ impl Child {
 
     fn kill(&mut self) {
         #[cfg(unix)]
-        if let Some(group) = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        if let Some(group) =
+            i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let _ = self.process.kill();

@@ -37,7 +37,12 @@ pub trait Runner: Sized {
 
     /// Processes each request's prompt and generates its tokens, stamping request `i`'s tokens in
     /// `sinks[i]` when their values (or their logits) are on the host.
-    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()>;
+    fn generate(
+        &mut self,
+        requests: &[Request],
+        schedule: Schedule,
+        sinks: &mut [TokenSink],
+    ) -> anyhow::Result<()>;
 
     /// The logits after each of `tokens`, from an empty cache: `tokens.len()` rows of the
     /// vocabulary's length. For the check that two engines compute the same function.
@@ -102,6 +107,17 @@ pub struct LoadReport {
     pub compute_bytes: Option<Bytes>,
     /// The settings in force, read back from the engine.
     pub effective: std::collections::BTreeMap<String, String>,
+}
+
+/// How requests share the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// All prompts first, then all sequences token by token: a static batch.
+    #[default]
+    Lockstep,
+    /// New prompts join while others generate: continuous batching.
+    Continuous,
 }
 
 /// One sequence to process: what is in its cache already, its prompt, and its continuation.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, LoadReport, Model, Request, Settings, Version};
+use super::{Fault, LoadReport, Model, Request, Schedule, Settings, Version};
 
 /// The protocol's version; a runner that speaks another is refused.
 pub const PROTOCOL: u32 = 1;
@@ -23,6 +23,9 @@ pub enum Job {
     Trial {
         /// Sequences to run together.
         requests: Vec<Request>,
+        /// How they share the engine.
+        #[serde(default)]
+        schedule: Schedule,
     },
     /// Compute the logits after each token; answered by [`Event::Logits`].
     Logits {

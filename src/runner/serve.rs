@@ -64,15 +64,17 @@ fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> 
     match job {
         Job::Load { .. } => unreachable!("handled above"),
         Job::Logits { tokens } => Ok(Event::Logits { logits: engine.logits(&tokens)? }),
-        Job::Trial { requests } => {
-            if let Some(empty) = requests.iter().position(|r| r.prompt.is_empty() || r.output.is_empty()) {
+        Job::Trial { requests, schedule } => {
+            if let Some(empty) =
+                requests.iter().position(|r| r.prompt.is_empty() || r.output.is_empty())
+            {
                 return Err(anyhow!("request {empty} has no prompt or no output tokens"));
             }
             engine.prepare(&requests)?;
             let epoch = Instant::now();
             let mut sinks: Vec<_> =
                 requests.iter().map(|r| TokenSink::new(epoch, r.output.len())).collect();
-            engine.generate(&requests, &mut sinks)?;
+            engine.generate(&requests, schedule, &mut sinks)?;
             let samples =
                 sinks.into_iter().zip(&requests).map(|(sink, r)| sink.into_sample(r)).collect();
             Ok(Event::Trial { samples })

@@ -1,0 +1,31 @@
+# `make run` and `make test` do all the set-up that a fresh Debian, Ubuntu or macOS machine needs.
+
+# The engines to build. One list for run, test and CI, so that llama.cpp is compiled once.
+FEATURES ?= candle,llama-cpp
+CARGO ?= cargo
+BENCH = $${CARGO_TARGET_DIR:-target}/release/bench
+
+.PHONY: run test build setup candle llama-cpp overhead clean
+
+run: build
+	$(BENCH) run scenarios/quickstart.toml
+
+test: setup
+	$(CARGO) test --release --features $(FEATURES)
+
+build: setup
+	$(CARGO) build --release --features $(FEATURES)
+
+candle llama-cpp: setup
+	$(CARGO) build --release --features $@ --bin bench --bin bench-$@
+
+# What the ruler itself costs: a token stamp, an event, the statistics.
+overhead:
+	$(CARGO) bench --bench overhead --features $(FEATURES)
+
+# llama.cpp needs cmake and a C++ compiler, its Rust bindings need libclang.
+setup:
+	@sh .ci/setup
+
+clean:
+	$(CARGO) clean

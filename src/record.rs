@@ -1,1 +1,0 @@
-//! One row of results, and the files it is kept in.

@@ -1,1 +1,0 @@
-//! A case to its record: child, time limits, trials, statistics, resume.
