@@ -6,6 +6,7 @@ pub mod locate;
 pub mod protocol;
 pub mod serve;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -19,6 +20,11 @@ use crate::units::{Bytes, Tokens};
 pub trait Runner: Sized {
     /// The engine's name as scenarios and records spell it.
     const NAME: &'static str;
+
+    /// The same for a program that stands for several engines, such as the client of servers.
+    fn name() -> String {
+        Self::NAME.to_owned()
+    }
 
     /// What would be measured: no version, no numbers.
     fn version() -> anyhow::Result<Version>;
@@ -93,6 +99,10 @@ pub struct Settings {
     pub slots: u32,
     /// Tokens of KV cache for each of them.
     pub slot_tokens: u32,
+    /// Switches that only this engine knows, such as a server's `url`; a runner refuses those that
+    /// it does not know.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// What an engine reports after loading; absent where it does not say.
@@ -106,7 +116,7 @@ pub struct LoadReport {
     /// Bytes of compute buffers, in all memories.
     pub compute_bytes: Option<Bytes>,
     /// The settings in force, read back from the engine.
-    pub effective: std::collections::BTreeMap<String, String>,
+    pub effective: BTreeMap<String, String>,
 }
 
 /// How requests share the engine.
@@ -134,6 +144,16 @@ pub struct Request {
     /// When the request should start, in nanoseconds after the trial's start.
     #[serde(default)]
     pub start_ns: u64,
+    /// The request, by its place in the trial, that must have ended before this one starts: the
+    /// turn before of a conversation, or the same user's request before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u32>,
+    /// Nanoseconds between that request's end and this one's start.
+    #[serde(default)]
+    pub think_ns: u64,
+    /// A request that could not start by then is left out: a trial's limit by time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_ns: Option<u64>,
 }
 
 impl Request {
@@ -150,12 +170,13 @@ pub struct TokenSink {
     epoch: std::time::Instant,
     sent_ns: Option<u64>,
     stamps: Vec<u64>,
+    served: Option<protocol::Served>,
 }
 
 impl TokenSink {
     /// A sink with room for `capacity` tokens whose clock starts at `epoch`.
     pub fn new(epoch: std::time::Instant, capacity: usize) -> Self {
-        Self { epoch, sent_ns: None, stamps: Vec::with_capacity(capacity) }
+        Self { epoch, sent_ns: None, stamps: Vec::with_capacity(capacity), served: None }
     }
 
     /// Nanoseconds since the trial's start.
@@ -173,6 +194,19 @@ impl TokenSink {
         self.stamps.push(self.now());
     }
 
+    /// The trial's start, for a client that stamps what it reads and parses later.
+    pub fn epoch(&self) -> std::time::Instant {
+        self.epoch
+    }
+
+    /// What a server's client saw of a whole generation: when the first byte was written, when
+    /// each token's bytes were read, and the rest.
+    pub fn served(&mut self, sent_ns: u64, token_ns: Vec<u64>, served: protocol::Served) {
+        self.sent_ns = Some(sent_ns);
+        self.stamps = token_ns;
+        self.served = Some(served);
+    }
+
     /// Tokens stamped so far.
     pub fn len(&self) -> usize {
         self.stamps.len()
@@ -188,8 +222,13 @@ impl TokenSink {
         protocol::Sample {
             intended_ns: request.start_ns,
             sent_ns: self.sent_ns.unwrap_or(request.start_ns),
-            prompt_tokens: request.prompt.len() as u32,
+            prompt_tokens: self
+                .served
+                .as_ref()
+                .and_then(|served| served.prompt_tokens)
+                .unwrap_or(request.prompt.len() as u32),
             token_ns: self.stamps,
+            served: self.served,
         }
     }
 }

@@ -85,6 +85,94 @@ pub struct Sample {
     pub sent_ns: u64,
     /// Prompt tokens processed inside the timed region.
     pub prompt_tokens: u32,
-    /// Arrival of each token.
+    /// Arrival of each token. Tokens that a server sent in one event have the same stamp.
     pub token_ns: Vec<u64>,
+    /// What only the client of a server knows; absent for engines in process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Served>,
+}
+
+/// What the client of a server saw of one generation beside its tokens; nanoseconds on the clock
+/// of [`Sample`]. Absent is what the server does not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Served {
+    /// Tokens of each event that brought some, in order; their sum is the length of `token_ns`.
+    pub event_tokens: Vec<u32>,
+    /// Where the number of tokens comes from.
+    pub counted: Counted,
+    /// The first event of the stream, whatever it brought (TTFR: diagnostic only).
+    pub first_event_ns: Option<u64>,
+    /// The first event with visible content: not reasoning, not a tool call (TTFV).
+    pub first_visible_ns: Option<u64>,
+    /// The end of the stream.
+    pub closed_ns: Option<u64>,
+    /// Prompt tokens as the server counts them, cached ones included.
+    pub prompt_tokens: Option<u32>,
+    /// Prompt tokens that the server took from a cache.
+    pub cached_tokens: Option<u32>,
+    /// Generated tokens as the server counts them, hidden reasoning included.
+    pub output_tokens: Option<u32>,
+    /// Generated tokens of reasoning.
+    pub reasoning_tokens: Option<u32>,
+    /// The server's own duration of the uncached prompt.
+    pub server_prompt_ns: Option<u64>,
+    /// The server's own duration of the generation.
+    pub server_decode_ns: Option<u64>,
+    /// The server's own time to the first token.
+    pub server_ttft_ns: Option<u64>,
+    /// The server's own duration of loading the model for this request.
+    pub server_load_ns: Option<u64>,
+    /// Why the server ended: `length`, `stop`.
+    pub finish: Option<String>,
+    /// Why the generation is not whole; the stamps before it are kept.
+    pub error: Option<ServedError>,
+}
+
+/// Where a number of generated tokens comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Counted {
+    /// The server's usage, or its own counters.
+    #[default]
+    Usage,
+    /// The token ids in the events.
+    Ids,
+    /// One for each event: nothing better was sent, and the number is a guess.
+    Events,
+}
+
+/// Why a request to a server failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServedError {
+    /// What kind of failure.
+    pub kind: ServedFault,
+    /// The reason in words, with what the server said (at most 1 KiB, keys removed).
+    pub reason: String,
+}
+
+/// Kinds of failure of a request to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServedFault {
+    /// No connection: refused, unreachable, no such host.
+    Connect,
+    /// The encrypted connection could not be made.
+    Tls,
+    /// An HTTP status other than 200.
+    Status,
+    /// 429: the server asks to come back later.
+    RateLimited,
+    /// Nothing came for too long.
+    TimedOut,
+    /// The connection ended before the generation.
+    Disconnected,
+    /// Bytes that are no stream of events.
+    Malformed,
+    /// The server reported an error inside the stream.
+    Stream,
+    /// Fewer tokens than were asked for.
+    EarlyEnd,
+    /// The request could not start before its latest start.
+    NotStarted,
 }

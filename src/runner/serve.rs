@@ -33,7 +33,7 @@ fn claim_stdout() -> anyhow::Result<std::fs::File> {
 
 fn run<R: Runner>(jobs: impl BufRead, mut out: impl Write) -> anyhow::Result<()> {
     let version = R::version()?;
-    let engine = R::NAME.to_owned();
+    let engine = R::name();
     send(&mut out, &Event::Hello { protocol: PROTOCOL, engine, version })?;
     let mut engine: Option<R> = None;
     for line in jobs.lines() {
