@@ -188,6 +188,17 @@ pub fn or_absent<T: fmt::Display>(value: Option<T>) -> String {
     value.map_or_else(|| ABSENT.to_owned(), |v| v.to_string())
 }
 
+/// A value with half of its interval's width, in per cent of it: `53.1 ± 1.2 %`.
+pub fn with_interval(value: f64, interval: Option<(f64, f64)>) -> String {
+    let text = significant(value, 3);
+    match interval {
+        Some((low, high)) if value != 0.0 => {
+            format!("{text} ± {:.1} %", (high - low) / 2.0 / value.abs() * 100.0)
+        }
+        _ => text,
+    }
+}
+
 /// A whole number with thousands apart: `128,256`.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();

@@ -1,5 +1,6 @@
 //! One file for each subcommand.
 
+pub mod dry_run;
 pub mod run;
 
 use std::process::ExitCode;

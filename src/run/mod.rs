@@ -1,1 +1,170 @@
-//! stub
+//! A case to its record: weights, child, time limits, trials, statistics, resume.
+
+pub mod measure;
+pub mod prompts;
+pub mod summary;
+pub mod weights;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::cases::Case;
+use crate::record::{Folder, Record};
+use crate::runner::locate;
+use crate::scenario::{Load, Scenario, Weights as Source};
+use crate::units::Bytes;
+
+use measure::{Step, Stopping, Subject};
+use weights::Weights;
+
+/// What a run is told beside its scenario.
+#[derive(Debug)]
+pub struct Conditions {
+    /// The machine's label for the rows.
+    pub host: String,
+    /// Threads of an engine where the scenario does not say: the physical cores.
+    pub threads: u32,
+    /// Memory in which the engines of a point must fit together to be measured in turn.
+    pub memory: Bytes,
+    /// Where runners that `bench setup` installed lie.
+    pub runners: PathBuf,
+    /// Where synthetic weights and downloads are kept.
+    pub cache: PathBuf,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// Weights are being made or fetched: bytes done, bytes in all.
+    Weights(&'a Case, u64, u64),
+    /// A step of a case.
+    Step(Step<'a>),
+    /// These cases have their rows.
+    Done(&'a [Record]),
+}
+
+/// Measures the cases that have no row in `folder` yet, point by point, and writes each point's rows
+/// before the next one starts. Fails only where the results cannot be written.
+pub fn run(
+    scenario: &Scenario,
+    cases: Vec<Case>,
+    conditions: &Conditions,
+    folder: &mut Folder,
+    mut progress: impl FnMut(Progress<'_>),
+) -> anyhow::Result<()> {
+    let deadline = scenario.limits.scenario.map(|limit| Instant::now() + Duration::from_nanos(limit.0));
+    let stopping = Stopping {
+        warmup: scenario.trials.warm_up,
+        min_trials: scenario.trials.min,
+        max_trials: scenario.trials.max,
+        target: scenario.trials.interval.0,
+        trial_limit: Duration::from_nanos(scenario.limits.trial.0),
+        case_limit: Duration::from_nanos(scenario.limits.case.0),
+        deadline,
+    };
+    let mut loaded_cold = BTreeSet::new();
+    let open: Vec<_> = cases.into_iter().filter(|c| !folder.has(&c.id.0)).collect();
+    for point in open.chunk_by(Case::same_work) {
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            // Cases that were not reached have no row: --resume goes on with them.
+            return Ok(());
+        }
+        let found = weights::resolve(scenario, &point[0], &conditions.cache, &mut |done, all| {
+            progress(Progress::Weights(&point[0], done, all));
+        });
+        let subjects: Vec<_> = point
+            .iter()
+            .map(|case| {
+                let cold = loaded_cold.insert((case.engine.clone(), case.model.clone(), case.quant.clone()));
+                subject(scenario, case, &found, conditions, cold)
+            })
+            .collect();
+        let threads = point[0].settings.threads.unwrap_or(conditions.threads);
+        let together = found.as_ref().map_or(0, |w| w.bytes) * subjects.len() as u64;
+        let turns: Vec<Vec<Subject>> = if together > conditions.memory.0 {
+            subjects.into_iter().map(|s| vec![s]).collect()
+        } else {
+            vec![subjects]
+        };
+        for subjects in turns {
+            let measured =
+                measure::measure(subjects, &stopping, threads, |step| progress(Progress::Step(step)));
+            let (records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+            folder.add(records.clone(), &trials.concat())?;
+            progress(Progress::Done(&records));
+        }
+    }
+    Ok(())
+}
+
+fn subject(
+    scenario: &Scenario,
+    case: &Case,
+    found: &Result<Weights, String>,
+    conditions: &Conditions,
+    cold_load: bool,
+) -> Subject {
+    let mut case = case.clone();
+    case.settings.threads.get_or_insert(conditions.threads);
+    let program = locate::locate(&case.engine, &conditions.runners).ok_or_else(|| {
+        format!("the runner is missing; type: {}", locate::remedy(&case.engine))
+    });
+    let row = Record {
+        case_id: case.id.to_string(),
+        scenario: scenario.name.clone(),
+        engine: case.engine.clone(),
+        model: case.model.clone(),
+        quant: case.quant.clone(),
+        weights: label(&case.weights),
+        prompt_tokens: case.prompt_tokens.0,
+        new_tokens: case.new_tokens.0,
+        depth: case.depth.0,
+        batch: case.batch(),
+        concurrency: case.concurrency(),
+        settings: crate::cases::settings_text(&case.settings),
+        bench_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: conditions.host.clone(),
+        started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        model_bytes: found.as_ref().ok().map(|w| w.bytes),
+        model_sha256: found.as_ref().ok().and_then(|w| w.sha256.clone()),
+        ..Record::default()
+    };
+    Subject {
+        program,
+        environment: Vec::new(),
+        model: found.as_ref().map(|w| w.path.clone()).map_err(Clone::clone),
+        vocabulary: found.as_ref().map_or(0, |w| w.vocabulary),
+        bytes_per_token: found.as_ref().ok().and_then(|w| w.bytes_per_token(&case)),
+        row,
+        cold_load: cold_load && matches!(case.load, Load::Batch(_)),
+        case,
+    }
+}
+
+/// Where weights come from, without the folders of a path: they can name a person.
+fn label(source: &Source) -> String {
+    match source {
+        Source::File(path) => path
+            .file_name()
+            .map_or_else(|| "file".to_owned(), |name| name.to_string_lossy().into_owned()),
+        other => other.to_string(),
+    }
+}
+
+/// The newest folder under `root` that an earlier run of the scenario on this machine left.
+pub fn newest_folder(root: &Path, host: &str, scenario: &str) -> Option<PathBuf> {
+    let ending = format!("-{host}-{scenario}");
+    let mut found: Vec<_> = std::fs::read_dir(root)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+            let stem = name.rsplit_once('-').filter(|(_, n)| n.parse::<u32>().is_ok());
+            name.ends_with(&ending) || stem.is_some_and(|(stem, _)| stem.ends_with(&ending))
+        })
+        .filter_map(|path| Some((path.join("records.csv").metadata().ok()?.modified().ok()?, path)))
+        .collect();
+    found.sort();
+    found.pop().map(|(_, path)| path)
+}

@@ -1,0 +1,169 @@
+//! Trials to the figures of a record. `bench verify` and `bench report --recompute` call the same.
+
+use std::collections::BTreeMap;
+
+use crate::host::Probe;
+use crate::metrics::{self, Arrivals};
+use crate::record::{Outcome, Record, Trial};
+use crate::runner::protocol::Sample;
+use crate::stats::Summary;
+use crate::watch::Observed;
+
+/// A row is marked where the machine's bandwidth or arithmetic speed changed by more than this.
+const DRIFT: f64 = 0.03;
+
+/// One trial's value of each metric, in the units of the record's columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrialValues {
+    /// Median time to first token of its requests.
+    pub ttft_ns: Option<f64>,
+    /// Prompt tokens of all requests per second of the time until all had their first token; only
+    /// where all start together.
+    pub prefill_tok_s: Option<f64>,
+    /// Median decode speed of its streams.
+    pub decode_tok_s: Option<f64>,
+    /// Tokens per second of all streams in the steady window.
+    pub system_tok_s: Option<f64>,
+    /// Median of new tokens / end-to-end time.
+    pub end_to_end_tok_s: Option<f64>,
+    /// Median end-to-end time.
+    pub e2e_ns: Option<f64>,
+}
+
+/// The arrivals of a trial's requests.
+pub fn arrivals(trial: &Trial<Sample>) -> Vec<Arrivals<'_>> {
+    trial
+        .samples
+        .iter()
+        .map(|s| Arrivals {
+            intended_ns: s.intended_ns,
+            sent_ns: s.sent_ns,
+            prompt_tokens: s.prompt_tokens,
+            token_ns: &s.token_ns,
+        })
+        .collect()
+}
+
+/// The values of the counted trials, in their order.
+pub fn trial_values(trials: &[Trial<Sample>]) -> Vec<TrialValues> {
+    trials.iter().filter(|t| !t.warmup).map(values).collect()
+}
+
+fn values(trial: &Trial<Sample>) -> TrialValues {
+    let streams = arrivals(trial);
+    let median_of = |f: &dyn Fn(&Arrivals<'_>) -> Option<f64>| {
+        crate::stats::median(&streams.iter().filter_map(f).collect::<Vec<_>>())
+    };
+    let together = streams.windows(2).all(|pair| pair[0].sent_ns.abs_diff(pair[1].sent_ns) < 1_000_000);
+    TrialValues {
+        ttft_ns: median_of(&|s| s.ttft().map(|t| t.0 as f64)),
+        prefill_tok_s: together
+            .then(|| metrics::batch_prefill_speed(&streams))
+            .flatten()
+            .map(|speed| speed.0),
+        decode_tok_s: median_of(&|s| s.decode_speed().map(|v| v.0)),
+        system_tok_s: metrics::steady_window(&streams)
+            .and_then(|window| metrics::system_throughput(&streams, window))
+            .map(|speed| speed.0),
+        end_to_end_tok_s: median_of(&|s| s.end_to_end_speed().map(|v| v.0)),
+        e2e_ns: median_of(&|s| s.end_to_end().map(|t| t.0 as f64)),
+    }
+}
+
+/// Fills the columns that follow from the trials alone. A case that did not end well keeps the
+/// figures of the trials that it finished: they were measured.
+pub fn fill(record: &mut Record, trials: &[Trial<Sample>], bytes_per_token: Option<u64>) {
+    let values = trial_values(trials);
+    record.trials = values.len() as u32;
+    record.warmup_trials = (trials.len() - values.len()) as u32;
+    let of = |f: fn(&TrialValues) -> Option<f64>| {
+        Summary::of(&values.iter().filter_map(f).collect::<Vec<_>>())
+    };
+    macro_rules! put {
+        ($field:ident, $median:ident, $low:ident, $high:ident, $mad:ident) => {
+            let summary = of(|v| v.$field);
+            record.$median = summary.map(|s| s.median);
+            record.$low = summary.and_then(|s| s.interval).map(|i| i.low);
+            record.$high = summary.and_then(|s| s.interval).map(|i| i.high);
+            record.$mad = summary.and_then(|s| s.mad);
+        };
+    }
+    put!(ttft_ns, ttft_ns_median, ttft_ns_low, ttft_ns_high, ttft_ns_mad);
+    put!(
+        prefill_tok_s,
+        prefill_tok_s_median,
+        prefill_tok_s_low,
+        prefill_tok_s_high,
+        prefill_tok_s_mad
+    );
+    put!(
+        decode_tok_s,
+        decode_tok_s_median,
+        decode_tok_s_low,
+        decode_tok_s_high,
+        decode_tok_s_mad
+    );
+    put!(
+        system_tok_s,
+        system_tok_s_median,
+        system_tok_s_low,
+        system_tok_s_high,
+        system_tok_s_mad
+    );
+    record.end_to_end_tok_s_median = of(|v| v.end_to_end_tok_s).map(|s| s.median);
+    record.e2e_ns_median = of(|v| v.e2e_ns).map(|s| s.median);
+
+    let counted = trials.iter().filter(|t| !t.warmup);
+    let gaps: Vec<_> = counted.flat_map(arrivals).flat_map(|s| s.gaps()).collect();
+    if let Some(gaps) = metrics::summarise_gaps(&gaps) {
+        record.itl_ns_p50 = Some(gaps.p50.0 as f64);
+        record.itl_ns_p95 = gaps.p95.map(|t| t.0 as f64);
+        record.itl_ns_p99 = gaps.p99.map(|t| t.0 as f64);
+        record.itl_ns_max = Some(gaps.longest.0 as f64);
+        record.stalls = Some(gaps.stalls as u64);
+    }
+    record.bytes_per_token = bytes_per_token;
+}
+
+/// Fills what was observed of the machine while the case ran, and the marks that follow.
+pub fn fill_conditions(
+    record: &mut Record,
+    observed: Option<&Observed>,
+    (before, after): (&Probe, &Probe),
+    absent: &mut BTreeMap<&'static str, String>,
+) {
+    let mut marks = Vec::new();
+    record.probe_bandwidth_gb_s_before = Some(before.read_bandwidth.0);
+    record.probe_bandwidth_gb_s_after = Some(after.read_bandwidth.0);
+    record.probe_tflops_before = Some(before.compute.0);
+    record.probe_tflops_after = Some(after.compute.0);
+    let drifted = |before: f64, after: f64| (after / before - 1.0).abs() > DRIFT;
+    if drifted(before.read_bandwidth.0, after.read_bandwidth.0)
+        || drifted(before.compute.0, after.compute.0)
+    {
+        marks.push("probe-drift".to_owned());
+    }
+    // Of a single stream only: a batch reads the weights once for all its sequences.
+    let bandwidth = f64::midpoint(before.read_bandwidth.0, after.read_bandwidth.0) * 1e9;
+    record.bandwidth_share = record
+        .decode_tok_s_median
+        .zip(record.bytes_per_token)
+        .filter(|_| record.batch == 1 && record.concurrency.is_none() && is_on_cpu(record))
+        .map(|(speed, bytes)| speed * bytes as f64 / bandwidth);
+    if let Some(observed) = observed {
+        record.peak_memory_bytes = observed.peak_memory.value.map(|b| b.0);
+        record.peak_vram_bytes = observed.peak_vram.value.map(|b| b.0);
+        for (column, reason) in observed.absences() {
+            absent.insert(column, reason);
+        }
+        marks.extend(observed.marks().iter().map(ToString::to_string));
+    } else if record.outcome == Outcome::Measured {
+        absent.insert("peak_memory_bytes", "the process was not watched".to_owned());
+    }
+    record.marks = marks.join(" ");
+}
+
+/// Whether the probe, which measures the CPU's memory, is the one that bounds this engine.
+fn is_on_cpu(record: &Record) -> bool {
+    record.backend.as_deref() == Some("CPU")
+}
