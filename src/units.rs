@@ -93,9 +93,42 @@ impl Bytes {
         self.0 as f64 / GIB
     }
 
+    /// A size as people write it: `20 GiB`, `24 GB`, `512 MiB`.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
+        let (number, unit) = text.split_at(unit_at);
+        let factor = match unit {
+            "B" => 1.0,
+            "kB" => 1e3,
+            "MB" => 1e6,
+            "GB" => 1e9,
+            "TB" => 1e12,
+            "KiB" => KIB,
+            "MiB" => MIB,
+            "GiB" => GIB,
+            "TiB" => 1024.0 * GIB,
+            _ => return None,
+        };
+        let bytes = number.trim().parse::<f64>().ok()? * factor;
+        (bytes.is_finite() && bytes >= 1.0 && bytes < 1e18).then_some(Self(bytes as u64))
+    }
+
     /// Both ways of counting, where a vendor's label is in GB: `39.6 GiB (42.5 GB)`.
     pub fn both(self) -> String {
         format!("{self} ({} GB)", significant(self.0 as f64 / 1e9, 3))
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        Self::parse(text).ok_or_else(|| {
+            anyhow::anyhow!(
+                "no size '{text}'; write a number with its unit, such as 20 GiB or 24 GB"
+            )
+        })
     }
 }
 
@@ -239,6 +272,16 @@ mod tests {
         assert_eq!(Bytes(42_520_000_000).both(), "39.6 GiB (42.5 GB)");
         assert_eq!(Bytes(1536).to_string(), "1.50 KiB");
         assert_eq!(Bytes(7).to_string(), "7 B");
+    }
+
+    #[test]
+    fn a_size_wants_its_unit() {
+        assert_eq!("20 GiB".parse::<Bytes>().unwrap(), Bytes::from_gib(20.0));
+        assert_eq!("1.5kB".parse::<Bytes>().unwrap(), Bytes(1500));
+        for wrong in ["20", "20 gb", "GiB", "-1 GiB", "inf GB", "0 GB", "1e30 GB"] {
+            let error = wrong.parse::<Bytes>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("no size '{wrong}'")), "{error}");
+        }
     }
 
     #[test]

@@ -1,1 +1,0 @@
-//! What a person wrote: TOML to [`Scenario`], with every rule checked here.

@@ -1,0 +1,531 @@
+//! `[[matrix]]` and `[settings]`: what is measured, and with which switches of the engines.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::engines::Engine;
+use super::known::Known;
+use super::table::{Field, Findings, Section, Value, of_kind};
+use super::{Load, Matrix, Point, Server, Weights, keys};
+use crate::runner::Settings;
+use crate::units::Tokens;
+
+/// What the checks of a matrix look things up in.
+pub(super) struct Scope<'a> {
+    pub known: &'a Known,
+    pub folder: &'a Path,
+    pub servers: &'a BTreeMap<String, Server>,
+}
+
+/// The most tokens, sequences or requests that a scenario may ask for; far beyond any machine, and
+/// their products still fit their types.
+const MOST: u32 = 1 << 24;
+
+impl Scope<'_> {
+    /// The names that `engines` may use.
+    fn engine_names(&self) -> Vec<&str> {
+        let known = self.known.engines.iter().map(|engine| engine.name);
+        let servers = self.servers.keys().map(String::as_str);
+        let mut names: Vec<&str> = known.collect();
+        names.extend(servers.filter(|name| !self.known.engines.iter().any(|e| e.name == *name)));
+        names
+    }
+
+    /// What is known of an engine; a named server is what its kind is.
+    fn engine(&self, name: &str) -> Option<&Engine> {
+        let kind = self.servers.get(name).map_or(name, |server| &server.kind);
+        self.known.engines.iter().find(|engine| engine.name == kind)
+    }
+}
+
+/// All matrices; `None` where something in them is wrong.
+pub(super) fn matrices(
+    top: &Section<'_, '_>,
+    scope: &Scope<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<Matrix>> {
+    let Some(value) = top.raw("matrix") else {
+        findings.add(
+            0..0,
+            "no [[matrix]], so nothing would run; add one with models, quants, engines and points",
+        );
+        return None;
+    };
+    let Some(array) = value
+        .get_ref()
+        .as_array()
+        .filter(|array| !array.is_empty() && array.iter().all(|entry| entry.get_ref().is_table()))
+    else {
+        let message = match value.get_ref() {
+            DeValue::Table(_) => "[matrix] is one table; write [[matrix]], in double brackets",
+            DeValue::Array(a) if a.is_empty() => "'matrix' is empty, so nothing would run",
+            _ => "'matrix' must be a list of tables; write [[matrix]]",
+        };
+        findings.add(value.span(), message);
+        return None;
+    };
+    let general = top.raw("settings").and_then(|v| settings_table("settings", v, scope, findings));
+    let mut named: Vec<String> = Vec::new();
+    let mut matrices = Vec::new();
+    for entry in array.iter() {
+        let Some(section) = Section::of_value("[[matrix]]", "matrix", entry, &[], findings) else {
+            continue;
+        };
+        if let Some(matrix) = matrix(&section, general.as_ref(), scope, findings) {
+            named.extend(matrix.engines.iter().cloned());
+            matrices.push(matrix);
+        }
+    }
+    if matrices.len() < array.len() {
+        return None;
+    }
+    if let Some(general) = &general {
+        unused(general, &named, "no [[matrix]] measures", findings);
+    }
+    Some(matrices)
+}
+
+fn matrix(
+    section: &Section<'_, '_>,
+    general: Option<&SettingsTable<'_, '_>>,
+    scope: &Scope<'_>,
+    findings: &mut Findings,
+) -> Option<Matrix> {
+    let known = scope.known;
+    let model_ids: Vec<&str> = known.models.iter().map(|model| model.id.as_str()).collect();
+    let quant_names: Vec<&str> = known.quants.iter().map(String::as_str).collect();
+    let models = words(section, "models", "model", &model_ids, findings);
+    let quants = words(section, "quants", "quantisation", &quant_names, findings);
+    let engines = words(section, "engines", "engine", &scope.engine_names(), findings);
+    let weights = weights(section, scope, &models, &quants, findings);
+    let points = section.need("points", findings).and_then(|field| points(&field, findings));
+    let loads = loads(section, findings);
+    let slots = crowd(section, "slots", loads.as_deref(), findings);
+    let requests = crowd(section, "requests", loads.as_deref(), findings);
+    let own = section.get("settings");
+    let own = own.and_then(|f| settings_table("matrix.settings", f.value, scope, findings));
+    let settings = engines.as_deref().map(|engines| {
+        if let Some(own) = &own {
+            unused(own, engines, "this [[matrix]] does not measure", findings);
+        }
+        let layers: Vec<_> = general.into_iter().chain(&own).collect();
+        settings_of(engines, &layers, scope, findings)
+    });
+    let (models, points, loads) = (models?, points?, loads?);
+    check_contexts(section, &models, &points, &loads, slots, known, findings);
+    let matrix = Matrix {
+        line: findings.line(section.span().start),
+        models,
+        quants: quants?,
+        engines: engines?,
+        weights: weights?,
+        points,
+        loads,
+        slots,
+        requests,
+        settings: settings?,
+    };
+    Some(matrix)
+}
+
+/// A list of words that must be known.
+fn words(
+    section: &Section<'_, '_>,
+    key: &str,
+    what: &str,
+    known: &[&str],
+    findings: &mut Findings,
+) -> Option<Vec<String>> {
+    let field = section.need(key, findings)?;
+    field.list_of("names", findings, |field, value, findings| {
+        let word = field.text_of(value, findings)?;
+        if known.contains(&word) {
+            return Some(word.to_owned());
+        }
+        let remedy = super::nearest(word, known.iter().copied()).map_or_else(
+            || match key {
+                "models" => "'bench models' lists them".to_owned(),
+                _ => format!("use one of {}", known.join(", ")),
+            },
+            |meant| format!("did you mean '{meant}'?"),
+        );
+        findings.add(value.span(), format!("unknown {what} '{word}'; {remedy}"));
+        None
+    })
+}
+
+fn weights(
+    section: &Section<'_, '_>,
+    scope: &Scope<'_>,
+    models: &Option<Vec<String>>,
+    quants: &Option<Vec<String>>,
+    findings: &mut Findings,
+) -> Option<Weights> {
+    let Some(field) = section.get("weights") else {
+        return Some(Weights::Synthetic);
+    };
+    let text = field.text_of(field.value, findings)?;
+    let span = field.value.span();
+    let weights = match text.strip_prefix("hub:") {
+        _ if text == "synthetic" => return Some(Weights::Synthetic),
+        Some(rest) => {
+            let parts: Vec<&str> = rest.splitn(3, '/').collect();
+            let [owner, repo, file] = parts[..] else {
+                let remedy = "write hub:owner/repo/file.gguf";
+                findings.add(span, format!("'weights' names no file in '{text}'; {remedy}"));
+                return None;
+            };
+            let step = file.split('/').any(|part| part.is_empty() || part == "..");
+            if owner.is_empty() || repo.is_empty() || step || !file.ends_with(".gguf") {
+                let remedy = "write hub:owner/repo/file.gguf";
+                findings.add(span, format!("'weights' names no GGUF file in '{text}'; {remedy}"));
+                return None;
+            }
+            Weights::Hub { repo: format!("{owner}/{repo}"), file: file.to_owned() }
+        }
+        None if text.ends_with(".gguf") || text.contains(['/', '\\']) => {
+            if !scope.folder.join(text).exists() {
+                let remedy = "paths start at the scenario's folder";
+                findings.add(span, format!("'weights': no file '{text}'; {remedy}"));
+                return None;
+            }
+            Weights::File(PathBuf::from(text))
+        }
+        None => {
+            let remedy = super::nearest(text, ["synthetic"]).map_or_else(
+                || "use synthetic, a path to a .gguf file or hub:owner/repo/file.gguf".to_owned(),
+                |meant| format!("did you mean '{meant}'?"),
+            );
+            findings.add(span, format!("unknown weights '{text}'; {remedy}"));
+            return None;
+        }
+    };
+    for (key, list) in [("models", models), ("quants", quants)] {
+        let Some(n) = list.as_ref().map(Vec::len).filter(|n| *n > 1) else { continue };
+        findings.add(
+            span.clone(),
+            format!(
+                "'weights' is one file, but '{key}' has {n} entries; give each its own [[matrix]]"
+            ),
+        );
+        return None;
+    }
+    Some(weights)
+}
+
+fn points(field: &Field<'_, '_>, findings: &mut Findings) -> Option<Vec<Point>> {
+    field.list_of("tables", findings, |field, value, findings| {
+        if !value.get_ref().is_table() {
+            field.wrong_type(value, "a list of tables", findings);
+            return None;
+        }
+        let section = Section::of_value("points", "points", value, &[], findings)?;
+        let mut tokens = |name: &str, least: u32| {
+            let field = section.get(name)?;
+            field.count_of(field.value, least, MOST, findings)
+        };
+        let (prompt, new, depth) =
+            (tokens("prompt_tokens", 1), tokens("new_tokens", 1), tokens("depth", 0));
+        let point = |prompt, new, depth| Point {
+            prompt_tokens: Tokens(prompt),
+            new_tokens: Tokens(new),
+            depth: Tokens(depth),
+        };
+        section.need("prompt_tokens", findings)?;
+        section.need("new_tokens", findings)?;
+        let depth = if section.has("depth") { depth? } else { 0 };
+        Some(point(prompt?, new?, depth))
+    })
+}
+
+fn loads(section: &Section<'_, '_>, findings: &mut Findings) -> Option<Vec<Load>> {
+    let mut loads = Vec::new();
+    let mut whole = true;
+    for (name, load) in
+        [("batch", Load::Batch as fn(u32) -> Load), ("concurrency", Load::Concurrency)]
+    {
+        if !section.has(name) {
+            continue;
+        }
+        let counts = section.list(name, "whole numbers", findings, |field, value, findings| {
+            field.count_of(value, 1, MOST, findings)
+        });
+        whole &= counts.is_some();
+        loads.extend(counts.unwrap_or_default().into_iter().map(load));
+    }
+    if section.has("rates") {
+        let rates = section.list("rates", "numbers", findings, |field, value, findings| {
+            field.number_of(value, 1e-6..=1e6, findings)
+        });
+        whole &= rates.is_some();
+        loads.extend(rates.unwrap_or_default().into_iter().map(Load::Rate));
+    }
+    if loads.is_empty() && whole {
+        loads.push(Load::Batch(1));
+    }
+    whole.then_some(loads)
+}
+
+/// `slots` or `requests`: numbers that only `concurrency` and `rates` have a use for.
+fn crowd(
+    section: &Section<'_, '_>,
+    name: &str,
+    loads: Option<&[Load]>,
+    findings: &mut Findings,
+) -> Option<u32> {
+    let Some(field) = section.get(name) else {
+        if section.has("rates") {
+            section.need(name, findings);
+        }
+        return None;
+    };
+    let number = field.count_of(field.value, 1, MOST, findings)?;
+    let loads = loads?;
+    let span = field.value.span();
+    if !loads.iter().any(|load| load.batch().is_none()) {
+        findings.add(
+            span,
+            format!("'{name}' has no use here: it belongs to 'concurrency' or 'rates'; remove it"),
+        );
+        return None;
+    }
+    let most = loads.iter().filter_map(|load| load.concurrency()).max();
+    if let Some(most) = most.filter(|most| name == "requests" && number < *most) {
+        findings.add(
+            span,
+            format!("'requests' is {number}, fewer than {most} users; raise it to {most} or more"),
+        );
+        return None;
+    }
+    Some(number)
+}
+
+/// What points, loads and models together make impossible.
+fn check_contexts(
+    section: &Section<'_, '_>,
+    models: &[String],
+    points: &[Point],
+    loads: &[Load],
+    slots: Option<u32>,
+    known: &Known,
+    findings: &mut Findings,
+) {
+    let Some(field) = section.get("points") else { return };
+    let spans: Vec<&Spanned<DeValue<'_>>> =
+        field.value.get_ref().as_array().map(|a| a.iter().collect()).unwrap_or_default();
+    for (point, value) in points.iter().zip(spans) {
+        let context = point.context().0;
+        for model in known.models.iter().filter(|model| models.contains(&model.id)) {
+            if let Some(max) = model.context_max.filter(|max| context > *max) {
+                findings.add(
+                    value.span(),
+                    format!(
+                        "a context of {context} tokens (depth + prompt + new) is beyond the {max} \
+                         of '{}'; shorten the point or leave the model out",
+                        model.id
+                    ),
+                );
+            }
+        }
+        if point.depth.0 > 0 && loads.iter().any(|load| load.batch().is_none()) {
+            findings.add(
+                value.span(),
+                format!(
+                    "'depth' of {} with 'concurrency' or 'rates': later requests start with an \
+                     empty cache; put the point in a [[matrix]] with 'batch'",
+                    point.depth.0
+                ),
+            );
+        }
+        for load in loads {
+            let held = slots.filter(|_| load.batch().is_none()).or(load.together()).unwrap_or(1);
+            if u64::from(held) * u64::from(context) > i32::MAX as u64 {
+                findings.add(
+                    value.span(),
+                    format!(
+                        "{held} sequences of {context} tokens are more than a KV cache can count; \
+                         lower one of them"
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// A table of settings, with tables for single engines in it.
+struct SettingsTable<'t, 'i> {
+    /// For all engines.
+    all: Section<'t, 'i>,
+    /// For one.
+    single: BTreeMap<&'t str, Section<'t, 'i>>,
+    /// As it is written: `settings` or `matrix.settings`.
+    shown: &'static str,
+}
+
+fn settings_table<'t, 'i>(
+    shown: &'static str,
+    value: &'t Value<'i>,
+    scope: &Scope<'_>,
+    findings: &mut Findings,
+) -> Option<SettingsTable<'t, 'i>> {
+    if !value.get_ref().is_table() {
+        let kind = of_kind(value.get_ref());
+        findings.add(
+            value.span(),
+            format!("'settings' must be a table, not {kind}; for example '{{ threads = 8 }}'"),
+        );
+        return None;
+    }
+    let names = scope.engine_names();
+    let all = Section::of_value("[settings]", "settings", value, &names, findings)?;
+    let mut single = BTreeMap::new();
+    for (key, value) in all.entries().filter(|(key, _)| names.contains(key)) {
+        if let Some(section) = Section::of_value("[settings]", key, value, &[], findings) {
+            single.insert(key, section);
+        }
+    }
+    Some(SettingsTable { all, single, shown })
+}
+
+/// Reports tables for engines that nothing measures.
+fn unused(
+    table: &SettingsTable<'_, '_>,
+    engines: &[String],
+    reason: &str,
+    findings: &mut Findings,
+) {
+    for (name, section) in &table.single {
+        if !engines.iter().any(|engine| engine == name) {
+            let shown = quoted(table.shown, name);
+            findings
+                .add(section.span(), format!("{reason} '{name}'; remove [{shown}] or measure it"));
+        }
+    }
+}
+
+/// Each engine's settings: the scenario's, then the matrix's, each first those for all engines.
+fn settings_of(
+    engines: &[String],
+    layers: &[&SettingsTable<'_, '_>],
+    scope: &Scope<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<String, Settings> {
+    let mut all = BTreeMap::new();
+    for name in engines {
+        let Some(engine) = scope.engine(name) else { continue };
+        let mut settings = Settings::default();
+        for table in layers {
+            let takers: Vec<&str> = engines.iter().map(String::as_str).collect();
+            apply(&table.all, name, engine, &mut settings, findings, &|setting| {
+                let takes = |other: &&&str| {
+                    scope.engine(other).is_some_and(|e| e.settings.contains(&setting))
+                };
+                let shown: Vec<String> = takers
+                    .iter()
+                    .filter(takes)
+                    .map(|other| format!("[{}]", quoted(table.shown, other)))
+                    .collect();
+                if shown.is_empty() {
+                    "remove it".to_owned()
+                } else {
+                    format!("move it to {}", shown.join(" and "))
+                }
+            });
+            if let Some(section) = table.single.get(name.as_str()) {
+                apply(section, name, engine, &mut settings, findings, &|_| {
+                    if engine.settings.is_empty() {
+                        format!("remove it; a server takes its switches in [servers.{name}] args")
+                    } else {
+                        format!("it has {}", engine.settings.join(", "))
+                    }
+                });
+            }
+        }
+        all.insert(name.clone(), settings);
+    }
+    all
+}
+
+fn apply(
+    section: &Section<'_, '_>,
+    name: &str,
+    engine: &Engine,
+    settings: &mut Settings,
+    findings: &mut Findings,
+    remedy: &dyn Fn(&str) -> String,
+) {
+    for key in keys::of("[settings]") {
+        let Some(field) = section.get(key.name) else { continue };
+        if !engine.settings.contains(&key.name) {
+            let remedy = remedy(key.name);
+            let message = format!("engine '{name}' has no setting '{}'; {remedy}", key.name);
+            findings.add(field.value.span(), message);
+            continue;
+        }
+        let count = |least: u32, most: u32, findings: &mut Findings| {
+            field.count_of(field.value, least, most, findings)
+        };
+        match key.name {
+            "threads" => set(&mut settings.threads, count(1, 4096, findings)),
+            "gpu_layers" => set(&mut settings.gpu_layers, count(0, 100_000, findings)),
+            "batch_tokens" => set(&mut settings.batch_tokens, count(1, MOST, findings)),
+            "micro_batch" => set(&mut settings.micro_batch, count(1, MOST, findings)),
+            "flash_attention" => {
+                set(&mut settings.flash_attention, section.flag(key.name, findings));
+            }
+            "mmap" => set(&mut settings.mmap, section.flag(key.name, findings)),
+            "kv_type" => {
+                let kv_type = section.word(key.name, engine.kv_types, findings);
+                set(&mut settings.kv_type, kv_type.map(str::to_owned));
+            }
+            "split_mode" => {
+                let mode = section.word(key.name, &["none", "layer", "row"], findings);
+                set(&mut settings.split_mode, mode.map(str::to_owned));
+            }
+            "tensor_split" => set(&mut settings.tensor_split, shares(&field, findings)),
+            // A test sets every key, so that none is forgotten here.
+            _ => {}
+        }
+        if let (Some(micro), Some(batch)) = (settings.micro_batch, settings.batch_tokens)
+            && micro > batch
+        {
+            let message = format!(
+                "'micro_batch' of {micro} is more than 'batch_tokens' of {batch}; lower it to \
+                 {batch} or less"
+            );
+            findings.add(field.value.span(), message);
+        }
+    }
+}
+
+/// Shares of GPUs; the same share may come twice, unlike in other lists.
+fn shares(field: &Field<'_, '_>, findings: &mut Findings) -> Option<Vec<f32>> {
+    let Some(array) = field.value.get_ref().as_array().filter(|array| !array.is_empty()) else {
+        field.wrong_type(field.value, "a list of numbers", findings);
+        return None;
+    };
+    let shares: Option<Vec<f32>> = array
+        .iter()
+        .map(|value| field.number_of(value, 0.0..=1e6, findings).map(|share| share as f32))
+        .collect();
+    let shares = shares?;
+    if shares.iter().sum::<f32>() <= 0.0 {
+        field.impossible(field.value, "a list with a share above 0", "all zero", findings);
+        return None;
+    }
+    Some(shares)
+}
+
+fn set<T>(place: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *place = value;
+    }
+}
+
+/// A dotted key, with quotes where TOML wants them.
+fn quoted(table: &str, name: &str) -> String {
+    if name.contains('.') { format!("{table}.\"{name}\"") } else { format!("{table}.{name}") }
+}
