@@ -127,6 +127,12 @@ impl Case {
     }
 }
 
+/// The settings that are not left to the engine, as `key=value` words.
+pub fn settings_text(settings: &Settings) -> String {
+    let words: Vec<_> = set_values(settings).iter().map(|(k, v)| format!("{k}={v}")).collect();
+    words.join(" ").replace('"', "")
+}
+
 /// The settings that are not left to the engine, as text.
 fn set_values(settings: &Settings) -> BTreeMap<String, String> {
     let value = serde_json::to_value(settings).unwrap_or_default();

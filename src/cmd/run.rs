@@ -17,7 +17,7 @@ use crate::report::terminal::Terminal;
 use crate::report::{Render, results};
 use crate::run::measure::Step;
 use crate::run::{self, Conditions, Progress};
-use crate::scenario::{FoundGpu, FoundHost, Known, Scenario};
+use crate::scenario::{FoundGpu, FoundHost, Scenario};
 use crate::units::Bytes;
 
 use super::dry_run;
@@ -66,7 +66,7 @@ pub enum Format {
 
 /// Runs the subcommand.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let scenario = Scenario::read(&args.scenario, &Known::here())?;
+    let scenario = Scenario::read(&args.scenario, &super::known())?;
     let mut cases = cases::expand(&scenario)?;
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|text| case.id.0.contains(text.as_str())));
@@ -74,7 +74,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             bail!("no case matches --only {}; --dry-run lists them", args.only.join(" "));
         }
     }
-    let host = Host::detect();
+    let host = host::describe();
     if args.dry_run {
         return dry_run::print(&scenario, &cases, &host);
     }
@@ -88,14 +88,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             differences.join("; ")
         );
     }
-    let label = args.host_name.as_deref().map_or_else(|| host.label(), slug);
+    let label = args.host_name.as_deref().map_or_else(|| host.label.clone(), slug);
     let mut folder = open_folder(args, &scenario, &host, &label)?;
     let conditions = Conditions {
         host: label,
-        threads: host.cpu.physical_cores,
+        threads: threads(&host),
         memory: memory_for_engines(&host),
         runners: runners_dir(),
-        cache: crate::model::cache::cache_dir()?,
+        cache: PathBuf::new(),
     };
     let open = cases.iter().filter(|c| !folder.has(&c.id.0)).count();
     let bar = progress_bar(open as u64);
@@ -124,32 +124,37 @@ fn open_folder(
     }
     let date = jiff::Zoned::now().date();
     let name = format!("{date}-{label}-{}", scenario.name);
-    Folder::create(&args.out, &name, &scenario.text, &host.to_toml()?)
+    Folder::create(&args.out, &name, &scenario.text, &toml::to_string(&host).context("cannot describe the machine")?)
 }
 
 /// Where `bench setup` puts runners.
 fn runners_dir() -> PathBuf {
-    crate::model::cache::cache_dir().map_or_else(|_| PathBuf::new(), |dir| dir.join("runners"))
+    PathBuf::new()
 }
 
 /// Memory that the engines of one point may take together: with GPUs theirs, else the machine's.
 fn memory_for_engines(host: &Host) -> Bytes {
     let gpus: u64 = host.gpus.iter().filter_map(|g| g.memory).map(|b| b.0).sum();
-    let memory = if gpus > 0 { gpus.min(host.memory.0) } else { host.memory.0 };
+    let memory = if gpus > 0 { gpus.min(host.memory.total.0) } else { host.memory.total.0 };
     // A fifth is left for caches, buffers and the system.
     Bytes(memory / 5 * 4)
+}
+
+/// Threads of an engine where the scenario does not say: the physical cores that may be used.
+fn threads(host: &Host) -> u32 {
+    host.cpu.physical_cores.unwrap_or(host.cpu.usable_threads).min(host.cpu.usable_threads)
 }
 
 fn found(host: &Host) -> FoundHost {
     FoundHost {
         cpu: host.cpu.model.clone(),
-        cores: host.cpu.physical_cores,
+        cores: threads(host),
         gpus: host
             .gpus
             .iter()
             .map(|gpu| FoundGpu { name: gpu.name.clone(), memory: gpu.memory })
             .collect(),
-        memory: host.memory,
+        memory: host.memory.total,
         os: std::env::consts::OS.to_owned(),
     }
 }

@@ -105,7 +105,7 @@ pub fn measure(
             lane.load_cold(stopping);
         }
     }
-    let before = host::probe(threads);
+    let before = host::probe(threads).ok();
     for lane in &mut lanes {
         if lane.is_open() {
             progress(Step::Loading(&lane.subject.case));
@@ -116,8 +116,8 @@ pub fn measure(
     for lane in &mut lanes {
         lane.stop();
     }
-    let after = host::probe(threads);
-    lanes.into_iter().map(|lane| lane.finish(&before, &after)).collect()
+    let after = host::probe(threads).ok();
+    lanes.into_iter().map(|lane| lane.finish(before.as_ref(), after.as_ref())).collect()
 }
 
 fn take_trials(lanes: &mut [Lane], stopping: &Stopping, progress: &mut impl FnMut(Step<'_>)) {
@@ -292,7 +292,7 @@ impl Lane {
         }
     }
 
-    fn finish(mut self, before: &Probe, after: &Probe) -> Measured {
+    fn finish(mut self, before: Option<&Probe>, after: Option<&Probe>) -> Measured {
         if self.is_open() {
             self.record.outcome = Outcome::Measured;
         }

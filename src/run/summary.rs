@@ -129,27 +129,30 @@ pub fn fill(record: &mut Record, trials: &[Trial<Sample>], bytes_per_token: Opti
 pub fn fill_conditions(
     record: &mut Record,
     observed: Option<&Observed>,
-    (before, after): (&Probe, &Probe),
+    probes: (Option<&Probe>, Option<&Probe>),
     absent: &mut BTreeMap<&'static str, String>,
 ) {
     let mut marks = Vec::new();
-    record.probe_bandwidth_gb_s_before = Some(before.read_bandwidth.0);
-    record.probe_bandwidth_gb_s_after = Some(after.read_bandwidth.0);
-    record.probe_tflops_before = Some(before.compute.0);
-    record.probe_tflops_after = Some(after.compute.0);
-    let drifted = |before: f64, after: f64| (after / before - 1.0).abs() > DRIFT;
-    if drifted(before.read_bandwidth.0, after.read_bandwidth.0)
-        || drifted(before.compute.0, after.compute.0)
-    {
-        marks.push("probe-drift".to_owned());
+    if let (Some(before), Some(after)) = probes {
+        record.probe_bandwidth_gb_s_before = Some(before.read_bandwidth.0);
+        record.probe_bandwidth_gb_s_after = Some(after.read_bandwidth.0);
+        record.probe_tflops_before = Some(before.compute.0);
+        record.probe_tflops_after = Some(after.compute.0);
+        if before.drift(after).0 > DRIFT {
+            marks.push("probe-drift".to_owned());
+        }
+        // Of a single stream only: a batch reads the weights once for all its sequences. And on
+        // the CPU only: it is the CPU's memory that the probe measures.
+        let bandwidth = f64::midpoint(before.read_bandwidth.0, after.read_bandwidth.0) * 1e9;
+        let single = record.batch == 1 && record.concurrency.is_none();
+        record.bandwidth_share = record
+            .decode_tok_s_median
+            .zip(record.bytes_per_token)
+            .filter(|_| single && record.backend.as_deref() == Some("CPU"))
+            .map(|(speed, bytes)| speed * bytes as f64 / bandwidth);
+    } else {
+        absent.insert("probe_bandwidth_gb_s_before", "the probe did not run".to_owned());
     }
-    // Of a single stream only: a batch reads the weights once for all its sequences.
-    let bandwidth = f64::midpoint(before.read_bandwidth.0, after.read_bandwidth.0) * 1e9;
-    record.bandwidth_share = record
-        .decode_tok_s_median
-        .zip(record.bytes_per_token)
-        .filter(|_| record.batch == 1 && record.concurrency.is_none() && is_on_cpu(record))
-        .map(|(speed, bytes)| speed * bytes as f64 / bandwidth);
     if let Some(observed) = observed {
         record.peak_memory_bytes = observed.peak_memory.value.map(|b| b.0);
         record.peak_vram_bytes = observed.peak_vram.value.map(|b| b.0);
@@ -163,7 +166,3 @@ pub fn fill_conditions(
     record.marks = marks.join(" ");
 }
 
-/// Whether the probe, which measures the CPU's memory, is the one that bounds this engine.
-fn is_on_cpu(record: &Record) -> bool {
-    record.backend.as_deref() == Some("CPU")
-}

@@ -2,13 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::cases::Case;
-use crate::catalog::models::{self, ModelSpec};
-use crate::model::gguf::Header;
-use crate::model::quant::Quant;
-use crate::model::{hub, synth};
 use crate::scenario::{Scenario, Weights as Source};
 
 /// Weights that an engine can load.
@@ -22,18 +18,12 @@ pub struct Weights {
     pub vocabulary: u32,
     /// The checksum, where one is known without reading the whole file.
     pub sha256: Option<String>,
-    spec: &'static ModelSpec,
-    quant: Option<Quant>,
 }
 
 impl Weights {
-    /// Bytes that generating one token of `case` reads: the active weights once, and the cache at
-    /// the middle of the generation. `None` for a quantisation that is not in the catalogue.
-    pub fn bytes_per_token(&self, case: &Case) -> Option<u64> {
-        let depth = case.depth.0 + case.prompt_tokens.0 + case.new_tokens.0 / 2;
-        let weights = crate::model::bytes_read(self.spec, self.quant?).ok()?;
-        let kv = crate::model::kv_bytes_at(self.spec, depth, case.settings.kv_type.as_deref())?;
-        Some(weights + kv)
+    /// Bytes that generating one token of `case` reads.
+    pub fn bytes_per_token(&self, _: &Case) -> Option<u64> {
+        None
     }
 }
 
@@ -41,47 +31,16 @@ impl Weights {
 pub fn resolve(
     scenario: &Scenario,
     case: &Case,
-    cache: &Path,
-    progress: &mut dyn FnMut(u64, u64),
+    _cache: &Path,
+    _progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Weights, String> {
-    try_resolve(scenario, case, cache, progress).map_err(|error| format!("{error:#}"))
-}
-
-fn try_resolve(
-    scenario: &Scenario,
-    case: &Case,
-    cache: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> anyhow::Result<Weights> {
-    let spec = models::find(&case.model)?;
-    let quant = case.quant.parse::<Quant>().ok();
-    let (path, sha256) = match &case.weights {
-        Source::Synthetic => {
-            let quant = case.quant.parse::<Quant>()?;
-            (synth::ensure(spec, quant, case.seed, cache, progress)?, None)
-        }
-        Source::File(path) => {
-            let folder = scenario.path.parent().unwrap_or(Path::new("."));
-            (folder.join(path), None)
-        }
-        Source::Hub { repo, file } => {
-            let fetched = hub::fetch(repo, file, cache, progress)?;
-            (fetched.path, fetched.sha256)
-        }
+    let found = || -> anyhow::Result<Weights> {
+        let Source::File(path) = &case.weights else { bail!("only files yet") };
+        let path = scenario.path.parent().unwrap_or(Path::new(".")).join(path);
+        let bytes = std::fs::metadata(&path)
+            .with_context(|| format!("no weights at '{}'", path.display()))?
+            .len();
+        Ok(Weights { path, bytes, vocabulary: 1000, sha256: None })
     };
-    let metadata = std::fs::metadata(&path)
-        .with_context(|| format!("no weights at '{}'", path.display()))?;
-    if !is_gguf(&path) {
-        // A folder, or a file of another engine's: only that engine can say what is in it.
-        let bytes = metadata.len();
-        return Ok(Weights { path, bytes, vocabulary: spec.vocab, sha256, spec, quant });
-    }
-    let header = Header::read(&path)?;
-    let vocabulary = header.vocabulary().unwrap_or(spec.vocab);
-    let bytes = header.file_bytes;
-    Ok(Weights { path, bytes, vocabulary, sha256, spec, quant })
-}
-
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+    found().map_err(|error| format!("{error:#}"))
 }

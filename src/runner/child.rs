@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -83,7 +83,8 @@ impl Child {
                 }
             }
         });
-        let (sender, events) = channel();
+        // Bounded: a runner that writes without end waits in its pipe, not in our memory.
+        let (sender, events) = sync_channel(4);
         std::thread::spawn(move || {
             let mut stdout = BufReader::new(stdout);
             loop {
