@@ -134,7 +134,9 @@ impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.seconds();
         let text = match seconds {
-            s if s >= 3600.0 => format!("{} h {:02} min", (s / 3600.0) as u64, (s / 60.0) as u64 % 60),
+            s if s >= 3600.0 => {
+                format!("{} h {:02} min", (s / 3600.0) as u64, (s / 60.0) as u64 % 60)
+            }
             s if s >= 60.0 => format!("{} min {:02} s", (s / 60.0) as u64, s as u64 % 60),
             s if s >= 1.0 => format!("{} s", significant(s, 3)),
             s if s >= 1e-3 => format!("{} ms", significant(s * 1e3, 3)),

@@ -62,7 +62,9 @@ fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> 
         Job::Load { .. } => unreachable!("handled above"),
         Job::Logits { tokens } => Ok(Event::Logits { logits: engine.logits(&tokens)? }),
         Job::Trial { requests } => {
-            if let Some(empty) = requests.iter().position(|r| r.prompt.is_empty() || r.output.is_empty()) {
+            if let Some(empty) =
+                requests.iter().position(|r| r.prompt.is_empty() || r.output.is_empty())
+            {
                 return Err(anyhow!("request {empty} has no prompt or no output tokens"));
             }
             engine.prepare(&requests)?;
