@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bench::runner::batching::{self, Chunk, Stepper};
-use bench::runner::{Fault, LoadReport, Model, Request, Runner, Settings, TokenSink, Version};
+use bench::runner::{
+    Fault, LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version,
+};
 use bench::units::Bytes;
 
 use faults::Misbehaviour;
@@ -81,7 +83,12 @@ impl Runner for Mock {
         Ok(())
     }
 
-    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()> {
+    fn generate(
+        &mut self,
+        requests: &[Request],
+        schedule: Schedule,
+        sinks: &mut [TokenSink],
+    ) -> anyhow::Result<()> {
         self.trials += 1;
         self.tokens = 0;
         self.due = None;
@@ -93,9 +100,9 @@ impl Runner for Mock {
                     Request { output: request.output[..half].to_vec(), ..request.clone() }
                 })
                 .collect();
-            return batching::generate(self, &shorter, sinks);
+            return batching::generate(self, &shorter, schedule, sinks);
         }
-        batching::generate(self, requests, sinks)
+        batching::generate(self, requests, schedule, sinks)
     }
 
     fn logits(&mut self, tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {

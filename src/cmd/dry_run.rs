@@ -22,7 +22,10 @@ pub fn print(scenario: &Scenario, cases: &[Case], host: &Host) -> anyhow::Result
     }
     let _ = host;
     let section = Section { table: Some(table), ..Section::default() };
-    let report = Report { title: format!("{}: {} cases", scenario.name, cases.len()), sections: vec![section] };
+    let report = Report {
+        title: format!("{}: {} cases", scenario.name, cases.len()),
+        sections: vec![section],
+    };
     Terminal::default().render(&report, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }

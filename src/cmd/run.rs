@@ -1,7 +1,7 @@
 //! `bench run`: measures the cases of a scenario.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cases::{self, Case};
+use crate::cases;
 use crate::host::{self, Host};
 use crate::record::{Folder, Outcome, Record, to_csv};
 use crate::report::markdown::Markdown;
@@ -117,14 +117,22 @@ fn open_folder(
     if args.resume {
         let newest = run::newest_folder(&args.out, label, &scenario.name).with_context(|| {
             let out = args.out.display();
-            format!("nothing to resume: '{out}' has no results of '{}' on this machine", scenario.name)
+            format!(
+                "nothing to resume: '{out}' has no results of '{}' on this machine",
+                scenario.name
+            )
         })?;
         eprintln!("going on in {}", newest.display());
         return Folder::open(&newest);
     }
     let date = jiff::Zoned::now().date();
     let name = format!("{date}-{label}-{}", scenario.name);
-    Folder::create(&args.out, &name, &scenario.text, &toml::to_string(&host).context("cannot describe the machine")?)
+    Folder::create(
+        &args.out,
+        &name,
+        &scenario.text,
+        &toml::to_string(&host).context("cannot describe the machine")?,
+    )
 }
 
 /// Where `bench setup` puts runners.

@@ -12,7 +12,13 @@ pub fn report(title: &str, records: &[Record]) -> Report {
         let heading = format!("{} {}, {} weights", record.model, record.quant, record.weights);
         if sections.last().is_none_or(|s| s.heading != heading) {
             let table = Some(Table::new(&[
-                "engine", "work", ">TTFT", ">prefill tok/s", ">decode tok/s", ">memory", ">bandwidth",
+                "engine",
+                "work",
+                ">TTFT",
+                ">prefill tok/s",
+                ">decode tok/s",
+                ">memory",
+                ">bandwidth",
             ]));
             sections.push(Section { heading, table, ..Section::default() });
         }
@@ -88,7 +94,10 @@ fn legend(records: &[Record]) -> Section {
     marks.sort_unstable();
     marks.dedup();
     if !marks.is_empty() {
-        notes.push(format!("* marked: {} (results/README.md says what each means)", marks.join(", ")));
+        notes.push(format!(
+            "* marked: {} (results/README.md says what each means)",
+            marks.join(", ")
+        ));
     }
     let bad = records.iter().filter(|r| r.outcome != Outcome::Measured).count();
     if bad > 0 {

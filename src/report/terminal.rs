@@ -41,7 +41,7 @@ impl Render for Terminal {
 impl Terminal {
     fn table(&self, table: &Table) -> comfy_table::Table {
         let mut drawn = comfy_table::Table::new();
-        drawn.load_preset(UTF8_HORIZONTAL_ONLY);
+        drawn.load_style(UTF8_HORIZONTAL_ONLY);
         drawn.set_content_arrangement(ContentArrangement::Dynamic);
         if let Some(width) = self.width {
             drawn.set_width(width);

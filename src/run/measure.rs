@@ -131,7 +131,8 @@ fn take_trials(lanes: &mut [Lane], stopping: &Stopping, progress: &mut impl FnMu
         }
         let counted = (number + 1).saturating_sub(stopping.warmup);
         let mut running = lanes.iter().filter_map(|l| l.running.as_ref());
-        if counted >= stopping.min_trials && running.all(|r| is_precise(&r.trials, stopping.target)) {
+        if counted >= stopping.min_trials && running.all(|r| is_precise(&r.trials, stopping.target))
+        {
             return;
         }
         if stopping.deadline.is_some_and(|d| Instant::now() >= d) {
@@ -320,7 +321,9 @@ fn check(samples: &[Sample], wanted: &[usize]) -> Result<(), Failure> {
         if got != wanted {
             return Err(Failure::Nonsense(format!("request {i} has {got} tokens, not {wanted}")));
         }
-        if !sample.token_ns.is_sorted() || sample.token_ns.first().is_some_and(|&t| t < sample.sent_ns) {
+        if !sample.token_ns.is_sorted()
+            || sample.token_ns.first().is_some_and(|&t| t < sample.sent_ns)
+        {
             return Err(Failure::Nonsense(format!("request {i} has tokens that run backwards")));
         }
     }
@@ -334,7 +337,8 @@ fn evict(path: &Path) -> Result<(), String> {
     let file = std::fs::File::open(path).map_err(|e| format!("cannot open the weights: {e}"))?;
     // Dirty pages stay: a file that was just written has to reach the disk first.
     file.sync_all().map_err(|e| format!("cannot sync the weights: {e}"))?;
-    fadvise(&file, 0, None, Advice::DontNeed).map_err(|e| format!("cannot drop the page cache: {e}"))
+    fadvise(&file, 0, None, Advice::DontNeed)
+        .map_err(|e| format!("cannot drop the page cache: {e}"))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -53,7 +53,8 @@ pub fn run(
     folder: &mut Folder,
     mut progress: impl FnMut(Progress<'_>),
 ) -> anyhow::Result<()> {
-    let deadline = scenario.limits.scenario.map(|limit| Instant::now() + Duration::from_nanos(limit.0));
+    let deadline =
+        scenario.limits.scenario.map(|limit| Instant::now() + Duration::from_nanos(limit.0));
     let stopping = Stopping {
         warmup: scenario.trials.warm_up,
         min_trials: scenario.trials.min,
@@ -76,7 +77,11 @@ pub fn run(
         let subjects: Vec<_> = point
             .iter()
             .map(|case| {
-                let cold = loaded_cold.insert((case.engine.clone(), case.model.clone(), case.quant.clone()));
+                let cold = loaded_cold.insert((
+                    case.engine.clone(),
+                    case.model.clone(),
+                    case.quant.clone(),
+                ));
                 subject(scenario, case, &found, conditions, cold)
             })
             .collect();
@@ -88,8 +93,9 @@ pub fn run(
             vec![subjects]
         };
         for subjects in turns {
-            let measured =
-                measure::measure(subjects, &stopping, threads, |step| progress(Progress::Step(step)));
+            let measured = measure::measure(subjects, &stopping, threads, |step| {
+                progress(Progress::Step(step))
+            });
             let (records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
             folder.add(records.clone(), &trials.concat())?;
             progress(Progress::Done(&records));
@@ -107,9 +113,8 @@ fn subject(
 ) -> Subject {
     let mut case = case.clone();
     case.settings.threads.get_or_insert(conditions.threads);
-    let program = locate::locate(&case.engine, &conditions.runners).ok_or_else(|| {
-        format!("the runner is missing; type: {}", locate::remedy(&case.engine))
-    });
+    let program = locate::locate(&case.engine, &conditions.runners)
+        .ok_or_else(|| format!("the runner is missing; type: {}", locate::remedy(&case.engine)));
     let row = Record {
         case_id: case.id.to_string(),
         scenario: scenario.name.clone(),

@@ -32,7 +32,7 @@ pub fn requests(seed: u64, trial: u32, count: u32, shape: Shape) -> Vec<Request>
                 context: ids(shape.depth),
                 prompt: ids(shape.prompt_tokens),
                 output: ids(shape.new_tokens),
-                start_ns: 0,
+                ..Request::default()
             }
         })
         .collect()

@@ -204,7 +204,7 @@ mod tests {
             context: vec![1; context],
             prompt: vec![2; prompt],
             output: vec![3; output],
-            start_ns: 0,
+            ..Request::default()
         }
     }
 
