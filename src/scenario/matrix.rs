@@ -68,29 +68,30 @@ pub(super) fn matrices(
         return None;
     };
     let general = top.raw("settings").and_then(|v| settings_table("settings", v, scope, findings));
-    let mut named: Vec<String> = Vec::new();
+    let measured: Vec<&str> = array.iter().flat_map(|entry| engines_of(entry.get_ref())).collect();
     let mut matrices = Vec::new();
     for entry in array.iter() {
         let Some(section) = Section::of_value("[[matrix]]", "matrix", entry, &[], findings) else {
             continue;
         };
-        if let Some(matrix) = matrix(&section, general.as_ref(), scope, findings) {
-            named.extend(matrix.engines.iter().cloned());
-            matrices.push(matrix);
-        }
-    }
-    if matrices.len() < array.len() {
-        return None;
+        matrices.extend(matrix(&section, general.as_ref(), &measured, scope, findings));
     }
     if let Some(general) = &general {
-        unused(general, &named, "no [[matrix]] measures", findings);
+        unused(general, &measured, "no [[matrix]] measures", findings);
     }
-    Some(matrices)
+    (matrices.len() == array.len()).then_some(matrices)
+}
+
+/// The engines that a matrix names, right or wrong.
+fn engines_of<'t>(matrix: &'t DeValue<'_>) -> impl Iterator<Item = &'t str> {
+    let engines = matrix.get("engines").and_then(|engines| engines.get_ref().as_array());
+    engines.into_iter().flat_map(|list| list.iter()).filter_map(|name| name.get_ref().as_str())
 }
 
 fn matrix(
     section: &Section<'_, '_>,
     general: Option<&SettingsTable<'_, '_>>,
+    measured: &[&str],
     scope: &Scope<'_>,
     findings: &mut Findings,
 ) -> Option<Matrix> {
@@ -108,10 +109,13 @@ fn matrix(
     let own = section.get("settings");
     let own = own.and_then(|f| settings_table("matrix.settings", f.value, scope, findings));
     let settings = engines.as_deref().map(|engines| {
+        let names: Vec<&str> = engines.iter().map(String::as_str).collect();
         if let Some(own) = &own {
-            unused(own, engines, "this [[matrix]] does not measure", findings);
+            unused(own, &names, "this [[matrix]] does not measure", findings);
         }
-        let layers: Vec<_> = general.into_iter().chain(&own).collect();
+        let general = general.map(|table| (table, measured));
+        let layers: Vec<_> =
+            general.into_iter().chain(own.as_ref().map(|t| (t, &names[..]))).collect();
         settings_of(engines, &layers, scope, findings)
     });
     let (models, points, loads) = (models?, points?, loads?);
@@ -391,14 +395,9 @@ fn settings_table<'t, 'i>(
 }
 
 /// Reports tables for engines that nothing measures.
-fn unused(
-    table: &SettingsTable<'_, '_>,
-    engines: &[String],
-    reason: &str,
-    findings: &mut Findings,
-) {
+fn unused(table: &SettingsTable<'_, '_>, engines: &[&str], reason: &str, findings: &mut Findings) {
     for (name, section) in &table.single {
-        if !engines.iter().any(|engine| engine == name) {
+        if !engines.contains(name) {
             let shown = quoted(table.shown, name);
             findings
                 .add(section.span(), format!("{reason} '{name}'; remove [{shown}] or measure it"));
@@ -407,9 +406,10 @@ fn unused(
 }
 
 /// Each engine's settings: the scenario's, then the matrix's, each first those for all engines.
+/// Beside each table stand the engines that it is for.
 fn settings_of(
     engines: &[String],
-    layers: &[&SettingsTable<'_, '_>],
+    layers: &[(&SettingsTable<'_, '_>, &[&str])],
     scope: &Scope<'_>,
     findings: &mut Findings,
 ) -> BTreeMap<String, Settings> {
@@ -417,17 +417,18 @@ fn settings_of(
     for name in engines {
         let Some(engine) = scope.engine(name) else { continue };
         let mut settings = Settings::default();
-        for table in layers {
-            let takers: Vec<&str> = engines.iter().map(String::as_str).collect();
+        for (table, scoped) in layers {
             apply(&table.all, name, engine, &mut settings, findings, &|setting| {
-                let takes = |other: &&&str| {
-                    scope.engine(other).is_some_and(|e| e.settings.contains(&setting))
+                let takes = |name: &&&str| {
+                    scope.engine(name).is_some_and(|e| e.settings.contains(&setting))
                 };
-                let shown: Vec<String> = takers
-                    .iter()
-                    .filter(takes)
-                    .map(|other| format!("[{}]", quoted(table.shown, other)))
-                    .collect();
+                let mut shown: Vec<String> = Vec::new();
+                for other in scoped.iter().filter(takes) {
+                    let table = format!("[{}]", quoted(table.shown, other));
+                    if !shown.contains(&table) {
+                        shown.push(table);
+                    }
+                }
                 if shown.is_empty() {
                     "remove it".to_owned()
                 } else {

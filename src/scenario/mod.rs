@@ -10,6 +10,8 @@ mod plan;
 mod problem;
 mod read;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -66,19 +66,20 @@ impl<'t, 'i> Section<'t, 'i> {
         more: &[&str],
         findings: &mut Findings,
     ) -> Self {
-        for key in table.keys() {
+        for (key, value) in table {
             let word = key.get_ref();
             if keys::find(name, word).is_some() || more.contains(&word.as_ref()) {
                 continue;
             }
             let candidates = keys::of(name).map(|key| key.name).chain(more.iter().copied());
-            let remedy = match nearest(word, candidates) {
-                // A dot in a name: `[settings.llama.cpp]` is a table in a table.
-                Some(meant) if meant.contains('.') => {
-                    format!("did you mean '\"{meant}\"', in quotes?")
-                }
-                Some(meant) => format!("did you mean '{meant}'?"),
-                None => elsewhere(name, word),
+            // A dot in a name: `[settings.llama.cpp]` is a table in a table.
+            let parts = value.get_ref().as_table().into_iter().flat_map(DeTable::keys);
+            let whole: Vec<_> = parts.map(|part| format!("{word}.{}", part.get_ref())).collect();
+            let dotted = more.iter().find(|name| whole.iter().any(|dotted| dotted == *name));
+            let remedy = match (dotted, nearest(word, candidates)) {
+                (Some(meant), _) => format!("did you mean '\"{meant}\"', in quotes?"),
+                (None, Some(meant)) => format!("did you mean '{meant}'?"),
+                (None, None) => elsewhere(name, word),
             };
             findings.add(key.span(), format!("unknown key '{word}'; {remedy}"));
         }

@@ -1,0 +1,691 @@
+use std::path::Path;
+
+use super::*;
+
+fn known() -> Known {
+    let model = |id: &str, context_max| KnownModel { id: id.to_owned(), context_max };
+    let models = [
+        model("qwen3-0.6b", Some(40_960)),
+        model("qwen3-8b", Some(40_960)),
+        model("llama-2-7b", Some(4096)),
+        model("glm-4.5-air", None),
+    ];
+    let mut known = Known::new(models, ["Q4_K_M", "Q8_0", "F16"].map(str::to_owned));
+    known.devices = Some(vec!["rtx-5090".to_owned(), "rtx-4070".to_owned()]);
+    known.api_models = Some(vec!["openai/gpt-4o".to_owned()]);
+    known.tariffs = Some(vec!["DE".to_owned(), "US".to_owned()]);
+    known.presets = Some(vec!["chat-team".to_owned()]);
+    known
+}
+
+/// A scenario with one matrix, which `change` may add to.
+fn with_matrix(change: &str) -> String {
+    format!(
+        "[[matrix]]\nmodels = [\"qwen3-0.6b\"]\nquants = [\"Q4_K_M\"]\n\
+         engines = [\"candle\", \"llama.cpp\"]\n\
+         points = [{{ prompt_tokens = 512, new_tokens = 64 }}]\n{change}"
+    )
+}
+
+fn read(text: &str) -> Scenario {
+    Scenario::parse(text, Path::new("s.toml"), &known()).unwrap()
+}
+
+/// The errors of a text, one a line.
+fn errors(text: &str) -> String {
+    Scenario::parse(text, Path::new("s.toml"), &known()).unwrap_err().to_string()
+}
+
+/// The errors of a scenario whose matrix stands in lines 1 to 5, and `more` from line 6.
+fn errors_of(more: &str) -> String {
+    errors(&with_matrix(more))
+}
+
+/// The errors of a scenario whose matrix has `key = value` in place of its own `key`.
+fn errors_with(key: &str, value: &str) -> String {
+    let text = with_matrix("");
+    let lines = text.lines().map(|line| {
+        if line.starts_with(key) { format!("{key} = {value}\n") } else { format!("{line}\n") }
+    });
+    errors(&lines.collect::<String>())
+}
+
+#[test]
+fn a_scenario_with_every_key_is_read_whole() {
+    let text = r#"
+description = "All keys"
+seed = 7
+[host]
+device = "rtx-5090"
+cpu = "EPYC"
+cores = 2
+gpu = "RTX 5090"
+gpus = 2
+gpu_memory = "30 GiB"
+memory = "64 GB"
+os = ["linux"]
+[trials]
+min = 3
+max = 9
+warm_up = 0
+interval = 0.05
+[limits]
+case_seconds = 100
+trial_seconds = 20.5
+scenario_seconds = 1000
+memory = "20 GiB"
+[settings.candle]
+threads = 2
+[settings."llama.cpp"]
+threads = 3
+gpu_layers = 99
+flash_attention = true
+kv_type = "q8_0"
+batch_tokens = 1024
+micro_batch = 256
+mmap = false
+split_mode = "row"
+[[matrix]]
+models = ["qwen3-0.6b", "qwen3-8b"]
+quants = ["Q4_K_M"]
+engines = ["candle", "llama.cpp"]
+weights = "synthetic"
+points = [{ prompt_tokens = 512, new_tokens = 64 }, { prompt_tokens = 1, new_tokens = 128, depth = 4096 }]
+batch = [1, 8]
+settings = { threads = 4, candle = { kv_type = "f32" } }
+[[matrix]]
+models = ["qwen3-8b"]
+quants = ["Q8_0"]
+engines = ["vllm", "box"]
+points = [{ prompt_tokens = 128, new_tokens = 64 }]
+concurrency = [1, 4]
+rates = [0.5]
+slots = 4
+requests = 16
+[servers.box]
+kind = "openai"
+url = "https://box.example/v1"
+model = "qwen"
+api_key_env = "BOX_KEY"
+args = ["-x", "-x"]
+ready_seconds = 10
+[slo]
+ttft_ms = 1000
+tpot_ms = 50.5
+e2e_ms = 30000
+attainment = 0.9
+search = true
+[workload]
+preset = "chat-team"
+users = 40
+requests_per_day = { low = 1000, likely = 2000, high = 4000.5 }
+prompt_tokens = { median = 800, p95 = 4000 }
+new_tokens = { histogram = [[200, 0.7], [4000, 0.3]] }
+cached_share = 0.3
+turns = 4
+think_seconds = 20
+arrivals = "gamma"
+variation = 2.0
+working_days_per_month = 21
+peak_factor = 3
+growth_per_year = -0.2
+[prices]
+device_usd = 2699.99
+tariff = "DE"
+against = ["openai/gpt-4o"]
+api_usd_per_month = 750.10
+"#;
+    let scenario = read(text);
+    assert_eq!(scenario.name, "s");
+    assert_eq!(scenario.seed, 7);
+    assert_eq!(scenario.host.gpu_memory, Some(Bytes::from_gib(30.0)));
+    assert_eq!(scenario.host.memory, Some(Bytes(64_000_000_000)));
+    let trials = Trials { min: 3, max: 9, warm_up: 0, interval: Share(0.05) };
+    assert_eq!(scenario.trials, trials);
+    assert_eq!(scenario.limits.trial, Nanos(20_500_000_000));
+    assert_eq!(scenario.limits.memory, Some(Bytes::from_gib(20.0)));
+
+    let [first, second] = &scenario.matrices[..] else { panic!("two matrices") };
+    assert_eq!(first.points[1].context(), Tokens(4225));
+    assert_eq!(first.loads, [Load::Batch(1), Load::Batch(8)]);
+    let candle =
+        Settings { threads: Some(4), kv_type: Some("f32".to_owned()), ..Settings::default() };
+    assert_eq!(first.settings["candle"], candle);
+    let llama = Settings {
+        threads: Some(4),
+        gpu_layers: Some(99),
+        flash_attention: Some(true),
+        kv_type: Some("q8_0".to_owned()),
+        batch_tokens: Some(1024),
+        micro_batch: Some(256),
+        mmap: Some(false),
+        split_mode: Some("row".to_owned()),
+        ..Settings::default()
+    };
+    assert_eq!(first.settings["llama.cpp"], llama);
+    assert_eq!(second.loads, [Load::Concurrency(1), Load::Concurrency(4), Load::Rate(0.5)]);
+    assert_eq!((second.slots, second.requests), (Some(4), Some(16)));
+
+    let server = &scenario.servers["box"];
+    assert_eq!((server.kind.as_str(), server.args.len()), ("openai", 2));
+    assert_eq!(server.ready, Nanos(10_000_000_000));
+    let slo = scenario.slo.unwrap();
+    assert_eq!((slo.tpot, slo.search), (Some(Nanos(50_500_000)), true));
+    let workload = scenario.workload.unwrap();
+    assert_eq!(workload.requests_per_day.unwrap().high, Decimal::new(40_005, 1));
+    assert_eq!(workload.prompt_tokens, Some(Length::LogNormal { median: 800.0, p95: 4000.0 }));
+    let bins = vec![(Tokens(200), 0.7), (Tokens(4000), 0.3)];
+    assert_eq!(workload.new_tokens, Some(Length::Histogram(bins)));
+    assert_eq!(workload.arrivals, Some(Arrivals::Gamma { variation: 2.0 }));
+    assert_eq!(workload.growth_per_year.unwrap().likely, Decimal::new(-2, 1));
+    let prices = scenario.prices.unwrap();
+    // To the cent, as it is written: never through a binary float.
+    assert_eq!(prices.device_usd.unwrap().likely, Decimal::new(269_999, 2));
+    assert_eq!(prices.api_usd_per_month, Some(Usd(Decimal::new(75_010, 2))));
+}
+
+#[test]
+fn the_least_scenario_has_the_documented_defaults() {
+    let scenario = read(&with_matrix(""));
+    assert_eq!(scenario.seed, 1);
+    assert_eq!(scenario.trials, Trials::default());
+    assert_eq!(scenario.limits, Limits::default());
+    assert_eq!(scenario.matrices[0].loads, [Load::Batch(1)]);
+    assert_eq!(scenario.matrices[0].weights, Weights::Synthetic);
+    assert_eq!(scenario.matrices[0].settings["candle"], Settings::default());
+}
+
+#[test]
+fn a_default_in_the_key_table_is_the_default_in_force() {
+    let default = |section, name| keys::find(section, name).unwrap().default.to_owned();
+    let trials = Trials::default();
+    assert_eq!(default("[trials]", "min"), trials.min.to_string());
+    assert_eq!(default("[trials]", "max"), trials.max.to_string());
+    assert_eq!(default("[trials]", "warm_up"), trials.warm_up.to_string());
+    assert_eq!(default("[trials]", "interval"), trials.interval.0.to_string());
+    let limits = Limits::default();
+    assert_eq!(default("[limits]", "case_seconds"), limits.case.seconds().to_string());
+    assert_eq!(default("[limits]", "trial_seconds"), limits.trial.seconds().to_string());
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_or_its_section() {
+    assert_eq!(
+        errors_of("concurency = [1]\n"),
+        "s.toml:6: unknown key 'concurency'; did you mean 'concurrency'?"
+    );
+    assert_eq!(
+        errors_of("warm_up = 1\n"),
+        "s.toml:6: unknown key 'warm_up'; it belongs in [trials]"
+    );
+    assert_eq!(
+        errors_of("[trails]\nmin = 5\n"),
+        "s.toml:6: unknown key 'trails'; did you mean 'trials'?"
+    );
+    assert_eq!(
+        errors_of("[slo]\nttft_ms = 1000\nxyz = 1\n"),
+        "s.toml:8: unknown key 'xyz'; [slo] knows ttft_ms, tpot_ms, e2e_ms, attainment, search"
+    );
+    assert_eq!(
+        errors_of("[settings.llama.cpp]\nthreads = 1\n"),
+        "s.toml:6: unknown key 'llama'; did you mean '\"llama.cpp\"', in quotes?"
+    );
+    assert_eq!(
+        errors_of("[settings]\nslots = 1\n"),
+        "s.toml:7: unknown key 'slots'; it belongs in [[matrix]]"
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named_with_an_example() {
+    assert_eq!(
+        errors_of("[trials]\nmin = \"5\"\n"),
+        "s.toml:7: 'min' must be a whole number, not a text; for example 'min = 5'"
+    );
+    assert_eq!(
+        errors_of("batch = 8\n"),
+        "s.toml:6: 'batch' must be a list of whole numbers, not a whole number; for example \
+         'batch = [1, 8]'"
+    );
+    assert_eq!(
+        errors_of("[limits]\nmemory = 20\n"),
+        "s.toml:7: 'memory' must be a size with its unit, not a whole number; for example \
+         'memory = \"20 GiB\"'"
+    );
+    assert_eq!(
+        errors_of("[limits]\nmemory = \"20 gigs\"\n"),
+        "s.toml:7: 'memory': no size '20 gigs'; write a number with its unit, such as 20 GiB or \
+         24 GB"
+    );
+    assert_eq!(
+        errors_of("[settings]\nmmap = 1\n"),
+        "s.toml:7: 'mmap' must be true or false, not a whole number; for example 'mmap = true'\n\
+         s.toml:7: engine 'candle' has no setting 'mmap'; move it to [settings.\"llama.cpp\"]"
+    );
+    assert_eq!(
+        errors("[matrix]\n"),
+        "s.toml:1: [matrix] is one table; write [[matrix]], in double brackets"
+    );
+    assert_eq!(
+        errors_of("[[trials]]\nmin = 1\n"),
+        "s.toml:6: 'trials' must be one table; write [trials]"
+    );
+}
+
+#[test]
+fn an_unknown_model_quantisation_or_engine_names_the_nearest() {
+    assert_eq!(
+        errors_with("models", "[\"qwen3-06b\"]"),
+        "s.toml:2: unknown model 'qwen3-06b'; did you mean 'qwen3-0.6b'?"
+    );
+    assert_eq!(
+        errors_with("models", "[\"foo\"]"),
+        "s.toml:2: unknown model 'foo'; 'bench models' lists them"
+    );
+    assert_eq!(
+        errors_with("quants", "[\"q4km\"]"),
+        "s.toml:3: unknown quantisation 'q4km'; did you mean 'Q4_K_M'?"
+    );
+    assert_eq!(
+        errors_with("engines", "[\"llamacpp\"]"),
+        "s.toml:4: unknown engine 'llamacpp'; did you mean 'llama.cpp'?"
+    );
+    assert_eq!(
+        errors_of("[host]\ndevice = \"rtx5090\"\n"),
+        "s.toml:7: unknown device 'rtx5090'; did you mean 'rtx-5090'?"
+    );
+}
+
+#[test]
+fn an_empty_or_absent_list_would_run_nothing() {
+    assert_eq!(
+        errors_with("models", "[]"),
+        "s.toml:2: 'models' is empty, so nothing would run; for example \
+         'models = [\"qwen3-0.6b\"]'"
+    );
+    assert_eq!(
+        errors("[[matrix]]\nmodels = [\"qwen3-8b\"]\nquants = [\"F16\"]\nengines = [\"mlx\"]\n"),
+        "s.toml:1: [[matrix]] has no 'points'; add \
+         'points = [{ prompt_tokens = 512, new_tokens = 128 }]'"
+    );
+    assert_eq!(
+        errors(""),
+        "s.toml:1: no [[matrix]], so nothing would run; add one with models, quants, engines and \
+         points"
+    );
+    assert_eq!(errors("matrix = []"), "s.toml:1: 'matrix' is empty, so nothing would run");
+}
+
+#[test]
+fn an_impossible_value_is_refused() {
+    assert_eq!(
+        errors_with("points", "[{ prompt_tokens = 0, new_tokens = 8 }]"),
+        "s.toml:5: 'prompt_tokens' must be from 1 to 16777216, not 0; for example \
+         'prompt_tokens = 512'"
+    );
+    assert_eq!(
+        errors_of("batch = [0]\n"),
+        "s.toml:6: 'batch' must be from 1 to 16777216, not 0; for example 'batch = [1, 8]'"
+    );
+    assert_eq!(
+        errors_of("batch = [-4]\n"),
+        "s.toml:6: 'batch' must be from 1 to 16777216, not -4; for example 'batch = [1, 8]'"
+    );
+    assert_eq!(
+        errors_of("rates = [nan]\nslots = 1\nrequests = 1\n"),
+        "s.toml:6: 'rates' must be from 0.000001 to 1000000, not nan; for example \
+         'rates = [0.5, 1.0]'"
+    );
+    assert_eq!(
+        errors_of("[trials]\nmin = 8\nmax = 4\n"),
+        "s.toml:8: 'max' is 4, fewer than the 8 trials of 'min'; raise 'max' or lower 'min'"
+    );
+    assert_eq!(
+        errors_of("[limits]\ncase_seconds = 10\ntrial_seconds = 20\n"),
+        "s.toml:8: 'trial_seconds' is 20.0 s, longer than the 10.0 s of its case; lower it or \
+         raise 'case_seconds'"
+    );
+    assert_eq!(
+        errors_of("batch = [1, 8, 1]\n"),
+        "s.toml:6: 'batch' has 1 twice; remove one of them"
+    );
+    assert_eq!(
+        errors_with("quants", "[\"F16\", \"F16\"]"),
+        "s.toml:3: 'quants' has 'F16' twice; remove one of them"
+    );
+}
+
+#[test]
+fn a_context_beyond_the_model_is_refused() {
+    let text = with_matrix("").replace("qwen3-0.6b", "llama-2-7b").replace("512", "4090");
+    assert_eq!(
+        errors(&text),
+        "s.toml:5: a context of 4154 tokens (depth + prompt + new) is beyond the 4096 of \
+         'llama-2-7b'; shorten the point or leave the model out"
+    );
+    read(&text.replace("4090", "4032"));
+    // Where the catalogue does not know the longest context, nothing is refused.
+    read(&text.replace("llama-2-7b", "glm-4.5-air"));
+}
+
+#[test]
+fn what_a_load_cannot_use_is_refused() {
+    assert_eq!(
+        errors_of("batch = [8]\nslots = 4\n"),
+        "s.toml:7: 'slots' has no use here: it belongs to 'concurrency' or 'rates'; remove it"
+    );
+    assert_eq!(
+        errors_of("concurrency = [8]\nrequests = 4\n"),
+        "s.toml:7: 'requests' is 4, fewer than 8 users; raise it to 8 or more"
+    );
+    assert_eq!(
+        errors_of("rates = [1.0]\nrequests = 4\n"),
+        "s.toml:1: [[matrix]] has no 'slots'; add 'slots = 8'"
+    );
+    let deep = with_matrix("concurrency = [2]\n").replace("64 }", "64, depth = 128 }");
+    assert_eq!(
+        errors(&deep),
+        "s.toml:5: 'depth' of 128 with 'concurrency' or 'rates': later requests start with an \
+         empty cache; put the point in a [[matrix]] with 'batch'"
+    );
+}
+
+#[test]
+fn a_setting_that_an_engine_lacks_is_refused() {
+    let text = "[settings.candle]\nsplit_mode = \"row\"\n";
+    assert_eq!(
+        errors_of(text),
+        "s.toml:7: engine 'candle' has no setting 'split_mode'; it has threads, gpu_layers, \
+         kv_type, batch_tokens"
+    );
+    let mlx = with_matrix("settings = { gpu_layers = 99 }\n").replace("candle", "mlx");
+    assert_eq!(
+        errors(&mlx),
+        "s.toml:6: engine 'mlx' has no setting 'gpu_layers'; move it to \
+         [matrix.settings.\"llama.cpp\"]"
+    );
+    let vllm = with_matrix("[settings.vllm]\nthreads = 1\n").replace("candle", "vllm");
+    assert_eq!(
+        errors(&vllm),
+        "s.toml:7: engine 'vllm' has no setting 'threads'; remove it; a server takes its switches \
+         in [servers.vllm] args"
+    );
+    assert_eq!(
+        errors_of("[settings.candle]\nkv_type = \"q8_0\"\n"),
+        "s.toml:7: unknown kv_type 'q8_0'; use one of f16, f32"
+    );
+    assert_eq!(
+        errors_of("[settings.mlx]\nbatch_tokens = 1\n"),
+        "s.toml:6: no [[matrix]] measures 'mlx'; remove [settings.mlx] or measure it"
+    );
+    let mixed = format!("{}[settings]\nthreads = 2\n", with_matrix("")).replace("candle", "mlx");
+    assert_eq!(
+        errors(&mixed),
+        "s.toml:7: engine 'mlx' has no setting 'threads'; move it to [settings.\"llama.cpp\"]"
+    );
+    assert_eq!(
+        errors_of("[settings.\"llama.cpp\"]\nbatch_tokens = 128\nmicro_batch = 256\n"),
+        "s.toml:8: 'micro_batch' of 256 is more than 'batch_tokens' of 128; lower it to 128 or less"
+    );
+}
+
+#[test]
+fn weights_that_are_no_weights_are_refused() {
+    assert_eq!(
+        errors_of("weights = \"synthetik\"\n"),
+        "s.toml:6: unknown weights 'synthetik'; did you mean 'synthetic'?"
+    );
+    assert_eq!(
+        errors_of("weights = \"no/such.gguf\"\n"),
+        "s.toml:6: 'weights': no file 'no/such.gguf'; paths start at the scenario's folder"
+    );
+    assert_eq!(
+        errors_of("weights = \"hub:owner/model.gguf\"\n"),
+        "s.toml:6: 'weights' names no file in 'hub:owner/model.gguf'; write \
+         hub:owner/repo/file.gguf"
+    );
+    assert_eq!(
+        errors_of("weights = \"hub:owner/repo/../../x.gguf\"\n"),
+        "s.toml:6: 'weights' names no GGUF file in 'hub:owner/repo/../../x.gguf'; write \
+         hub:owner/repo/file.gguf"
+    );
+    let two =
+        with_matrix("weights = \"hub:o/r/f.gguf\"\n").replace("\"Q4_K_M\"", "\"F16\", \"Q8_0\"");
+    assert_eq!(
+        errors(&two),
+        "s.toml:6: 'weights' is one file, but 'quants' has 2 entries; give each its own [[matrix]]"
+    );
+}
+
+#[test]
+fn a_server_must_be_known_and_keep_its_key_secret() {
+    assert_eq!(
+        errors_of("[servers.box]\nurl = \"http://127.0.0.1:1\"\n"),
+        "s.toml:6: no server is called 'box'; add 'kind', one of vllm, llama-server, ollama, \
+         lm-studio, mlx-lm-server, openai, anthropic"
+    );
+    assert_eq!(
+        errors_of("[servers.vllm]\nurl = \"127.0.0.1:8000\"\n"),
+        "s.toml:7: 'url' is no http:// or https:// address: '127.0.0.1:8000'; write it in full"
+    );
+    let key = errors_of("[servers.openai]\napi_key_env = \"sk-abc123\"\n");
+    assert!(key.starts_with("s.toml:7: 'api_key_env' must be the name"), "{key}");
+    assert!(!key.contains("abc123"), "{key}");
+    let login = errors_of("[servers.openai]\nurl = \"https://me:secret@example.org\"\n");
+    assert!(login.starts_with("s.toml:7: 'url' holds"), "{login}");
+    assert!(!login.contains("secret"), "{login}");
+    assert_eq!(
+        errors_of("[servers.openai]\napi_key = \"sk-abc123\"\n"),
+        "s.toml:7: unknown key 'api_key'; did you mean 'api_key_env'?"
+    );
+    assert_eq!(
+        errors_of("[servers.candle]\nkind = \"vllm\"\n"),
+        "s.toml:6: 'candle' is an engine that runs in process; give the server another name"
+    );
+}
+
+#[test]
+fn a_workload_or_price_that_makes_no_sense_is_refused() {
+    assert_eq!(
+        errors_of("[slo]\nsearch = true\n"),
+        "s.toml:6: [slo] has no limit, so everything would meet it; add 'ttft_ms', 'tpot_ms' or \
+         'e2e_ms'"
+    );
+    assert_eq!(
+        errors_of("[workload]\nusers = 4\nprompt_tokens = 100\n"),
+        "s.toml:6: [workload] has no 'new_tokens'; add it, or a 'preset' or a 'trace'"
+    );
+    assert_eq!(
+        errors_of("[workload]\npreset = \"chat-teem\"\n"),
+        "s.toml:7: unknown preset 'chat-teem'; did you mean 'chat-team'?"
+    );
+    assert_eq!(
+        errors_of("[workload]\npreset = \"chat-team\"\nprompt_tokens = { mean = 5 }\n"),
+        "s.toml:8: 'prompt_tokens' is no distribution; write a number, { mean, deviation }, \
+         { median, p95 } or { histogram }"
+    );
+    assert_eq!(
+        errors_of("[workload]\npreset = \"chat-team\"\ntokens_per_day = 5\nrequests_per_day = 1\n"),
+        "s.toml:8: 'tokens_per_day' and 'requests_per_day' exclude each other; remove one of them"
+    );
+    assert_eq!(
+        errors_of("[workload]\npreset = \"chat-team\"\narrivals = \"gamma\"\n"),
+        "s.toml:8: 'arrivals' of gamma wants 'variation'; add 'variation = 2.0'"
+    );
+    assert_eq!(
+        errors_of("[prices]\ndevice_usd = -1\n"),
+        "s.toml:7: 'device_usd' must be from 0 to 1000000000, not -1; for example \
+         'device_usd = 2699'"
+    );
+    assert_eq!(
+        errors_of("[prices]\ndevice_usd = { low = 3, likely = 2, high = 1 }\n"),
+        "s.toml:7: 'device_usd' must have low ≤ likely ≤ high, not 3, 2, 1; put them in order"
+    );
+    assert_eq!(
+        errors_of("[prices]\ntariff = \"XX\"\nagainst = [\"openai/gpt-4\"]\n"),
+        "s.toml:7: unknown tariff 'XX'; use one of DE, US\n\
+         s.toml:8: unknown against 'openai/gpt-4'; did you mean 'openai/gpt-4o'?"
+    );
+}
+
+#[test]
+fn all_errors_are_reported_in_the_order_of_their_lines() {
+    let text = "[trials]\nmin = 0\n[[matrix]]\nmodels = [\"qwen3-0.6\"]\nquants = []\n\
+                engines = [\"candel\"]\npoints = [{ prompt_tokens = 1, new_token = 1 }]\n";
+    assert_eq!(
+        errors(text),
+        "s.toml:2: 'min' must be from 1 to 100000, not 0; for example 'min = 5'\n\
+         s.toml:4: unknown model 'qwen3-0.6'; did you mean 'qwen3-0.6b'?\n\
+         s.toml:5: 'quants' is empty, so nothing would run; for example 'quants = [\"Q4_K_M\"]'\n\
+         s.toml:6: unknown engine 'candel'; did you mean 'candle'?\n\
+         s.toml:7: points has no 'new_tokens'; add 'new_tokens = 128'\n\
+         s.toml:7: unknown key 'new_token'; did you mean 'new_tokens'?"
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_an_error_with_its_line() {
+    let error = errors("seed = 1\ndescription = \"open\n");
+    assert!(error.starts_with("s.toml:2: not TOML: "), "{error}");
+    let twice = errors("seed = 1\nseed = 2\n");
+    assert!(twice.starts_with("s.toml:2: not TOML: duplicate key"), "{twice}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.toml");
+    std::fs::write(&path, b"seed = 1\n# \xff\n").unwrap();
+    let error = Scenario::read(&path, &known()).unwrap_err().to_string();
+    assert!(error.ends_with("s.toml:2: not UTF-8; save the file as UTF-8 text"), "{error}");
+    let missing = Scenario::read(&folder.path().join("no.toml"), &known()).unwrap_err().to_string();
+    assert!(missing.contains("cannot read scenario"), "{missing}");
+}
+
+#[test]
+fn no_text_makes_the_checks_panic() {
+    let all =
+        with_matrix("[slo]\nttft_ms = 1\n[prices]\ndevice_usd = 1\n[settings]\nthreads = 2\n");
+    let words = ["0", "-1", "\"\"", "[]", "{}", "nan", "1e400", "99999999999999999999", "[[1]]"];
+    for (at, _) in all.match_indices("= ") {
+        let end = all[at..].find('\n').map_or(all.len(), |n| at + n);
+        for word in words {
+            let text = format!("{}= {word}{}", &all[..at], &all[end..]);
+            let _ = Scenario::parse(&text, Path::new("s.toml"), &known());
+        }
+    }
+    for at in 0..all.len() {
+        let _ = Scenario::parse(&all[..at], Path::new("s.toml"), &known());
+    }
+}
+
+#[test]
+fn every_key_is_in_the_documentation_word_for_word() {
+    let readme = include_str!("../../scenarios/README.md");
+    for key in KEYS {
+        let row = document(key);
+        assert!(readme.contains(&row), "scenarios/README.md lacks this row:\n{row}");
+    }
+    let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, KEYS.len(), "scenarios/README.md documents a key that is gone");
+}
+
+/// A key's row in `scenarios/README.md`.
+fn document(key: &Key) -> String {
+    let Key { name, example, default, used_by, meaning, .. } = key;
+    let default = if default.is_empty() { "**required**" } else { default };
+    format!("| `{name}` | `{example}` | {default} | {used_by} | {meaning} |")
+}
+
+#[test]
+fn an_example_of_every_key_is_accepted_in_its_section() {
+    for key in KEYS.iter().filter(|key| !matches!(key.name, "descriptor" | "trace")) {
+        let line = format!("{} = {}\n", key.name, key.example);
+        let text = match key.section {
+            "" => format!("{line}{}", with_matrix("")),
+            "[settings]" if key.name == "tensor_split" => continue,
+            "[settings]" => with_matrix(&format!("[settings.\"llama.cpp\"]\n{line}")),
+            "[[matrix]]" if matches!(key.name, "slots" | "requests") => {
+                with_matrix(&format!("{line}concurrency = [8]\n"))
+            }
+            "[[matrix]]" if key.name == "rates" => {
+                with_matrix(&format!("{line}slots = 8\nrequests = 32\n"))
+            }
+            "[[matrix]]" if key.default.is_empty() => with_matrix(""),
+            "[[matrix]]" => with_matrix(&line),
+            "points" => with_matrix("").replace("new_tokens = 64", "new_tokens = 64, depth = 4096"),
+            "lengths" | "estimates" => continue,
+            "[servers.NAME]" => with_matrix(&format!("[servers.vllm]\n{line}")),
+            "[slo]" if key.name == "ttft_ms" => with_matrix(&format!("[slo]\n{line}")),
+            "[slo]" => with_matrix(&format!("[slo]\nttft_ms = 9\n{line}")),
+            "[workload]" if key.name == "preset" => with_matrix(&format!("[workload]\n{line}")),
+            "[workload]" if key.name == "variation" => with_matrix(&format!(
+                "[workload]\npreset = \"chat-team\"\narrivals = \"gamma\"\n{line}"
+            )),
+            "[workload]" => with_matrix(&format!("[workload]\npreset = \"chat-team\"\n{line}")),
+            section => with_matrix(&format!("{section}\n{line}")),
+        };
+        if let Err(problems) = Scenario::parse(&text, Path::new("s.toml"), &known()) {
+            panic!("{} {}: {problems}\n{text}", key.section, key.name);
+        }
+    }
+}
+
+#[test]
+fn every_setting_reaches_the_engine() {
+    // An engine that takes all settings, so that none is forgotten between key and `Settings`.
+    let all: Vec<&'static str> = keys::of("[settings]").map(|key| key.name).collect();
+    let all: &'static [&'static str] = Vec::leak(all);
+    let mut known = known();
+    let engine = Engine { name: "all", server: false, settings: all, kv_types: &["q8_0"] };
+    known.engines = vec![engine];
+    let lines = keys::of("[settings]").map(|key| format!("{} = {}\n", key.name, key.example));
+    let text = with_matrix(&format!("[settings]\n{}", lines.collect::<String>()))
+        .replace("\"candle\", \"llama.cpp\"", "\"all\"");
+    let scenario = Scenario::parse(&text, Path::new("s.toml"), &known).unwrap();
+    let settings = serde_json::to_value(&scenario.matrices[0].settings["all"]).unwrap();
+    for key in all {
+        assert!(!settings[key].is_null(), "setting '{key}' was lost");
+    }
+}
+
+#[test]
+fn a_host_is_told_apart_with_words() {
+    let gpu =
+        |name: &str, gib| FoundGpu { name: name.to_owned(), memory: Some(Bytes::from_gib(gib)) };
+    let found = FoundHost {
+        cpu: "AMD EPYC 9R14".to_owned(),
+        cores: 2,
+        gpus: vec![gpu("NVIDIA GeForce RTX 4070", 11.99)],
+        memory: Bytes::from_gib(24.0),
+        os: "linux".to_owned(),
+    };
+    assert_eq!(Expectation::default().differences(&found), Vec::<String>::new());
+    let right = Expectation {
+        cpu: Some("epyc".to_owned()),
+        gpu: Some("rtx 4070".to_owned()),
+        memory: Some(Bytes::from_gib(16.0)),
+        os: vec!["linux".to_owned()],
+        ..Expectation::default()
+    };
+    assert_eq!(right.differences(&found), Vec::<String>::new());
+    let wrong = Expectation {
+        cores: Some(8),
+        gpu: Some("RTX 5090".to_owned()),
+        gpus: Some(2),
+        memory: Some(Bytes::from_gib(64.0)),
+        os: vec!["macos".to_owned()],
+        ..Expectation::default()
+    };
+    assert_eq!(
+        wrong.differences(&found),
+        [
+            "expects 8 cores or more, found 2",
+            "expects 2 GPUs 'RTX 5090', found 'NVIDIA GeForce RTX 4070'",
+            "expects 64.0 GiB (68.7 GB) of memory or more, found 24.0 GiB (25.8 GB)",
+            "expects macos, found linux",
+        ]
+    );
+    let small = Expectation { gpu_memory: Some(Bytes::from_gib(15.0)), ..Expectation::default() };
+    assert_eq!(
+        small.differences(&found),
+        ["expects 15.0 GiB (16.1 GB) or more on each GPU, found 12.0 GiB (12.9 GB) on \
+          'NVIDIA GeForce RTX 4070'"]
+    );
+}
