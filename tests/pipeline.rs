@@ -31,17 +31,22 @@ models = ["qwen3-0.6b"]
 quants = ["Q8_0"]
 engines = ["mock"]
 weights = "{weights}"
-prompt_tokens = [64]
-new_tokens = [16]
+points = [{{ prompt_tokens = 64, new_tokens = 16 }}]
 "#
     ));
-    std::fs::write(place.path().join(weights), b"").unwrap();
+    place.write_header(weights);
     place
+}
+
+fn with_prompts(text: &str, prompts: &[u32]) -> String {
+    let point = |p: &u32| format!("{{ prompt_tokens = {p}, new_tokens = 16 }}");
+    let points: Vec<_> = prompts.iter().map(point).collect();
+    text.replace(&point(&64), &points.join(", "))
 }
 
 #[test]
 fn the_figures_of_an_engine_with_known_speeds_are_those_speeds() {
-    let place = scenario("m@decode_tps=500,prefill_tps=4000.json5");
+    let place = scenario("m@decode_tps=500,prefill_tps=4000.gguf");
     let output = place.run(&[]);
     assert!(output.status.success(), "{}", stderr(&output));
     let record = &place.records()[0];
@@ -76,7 +81,7 @@ fn each_misbehaviour_is_one_row_with_its_outcome_and_the_run_goes_on() {
         ("hang-on-load", Outcome::TimedOut),
         ("chatty", Outcome::Measured),
     ] {
-        let place = scenario(&format!("m@fault={fault}.bin"));
+        let place = scenario(&format!("m@fault={fault}.gguf"));
         let start = Instant::now();
         let output = place.run(&[]);
         let code = i32::from(outcome != Outcome::Measured);
@@ -90,7 +95,7 @@ fn each_misbehaviour_is_one_row_with_its_outcome_and_the_run_goes_on() {
 
 #[test]
 fn an_engine_that_dies_in_a_later_trial_keeps_the_figures_of_the_earlier_ones() {
-    let place = scenario("m@fault=die-in-trial,fault_trial=4.bin");
+    let place = scenario("m@fault=die-in-trial,fault_trial=4.gguf");
     place.run(&[]);
     let record = &place.records()[0];
     assert_eq!(record.outcome, Outcome::Crashed);
@@ -102,7 +107,7 @@ fn an_engine_that_dies_in_a_later_trial_keeps_the_figures_of_the_earlier_ones() 
 
 #[test]
 fn a_missing_runner_is_a_row_that_says_what_to_type() {
-    let place = scenario("m.bin");
+    let place = scenario("m.gguf");
     let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
     let text = text.replace("\"mock\"", "\"mlx\", \"mock\"");
     std::fs::write(place.path().join("scenario.toml"), text).unwrap();
@@ -116,9 +121,9 @@ fn a_missing_runner_is_a_row_that_says_what_to_type() {
 
 #[test]
 fn resume_measures_what_is_missing_and_nothing_twice() {
-    let place = scenario("m.bin");
+    let place = scenario("m.gguf");
     let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
-    let text = text.replace("prompt_tokens = [64]", "prompt_tokens = [32, 64]");
+    let text = with_prompts(&text, &[32, 64]);
     std::fs::write(place.path().join("scenario.toml"), text).unwrap();
     assert!(place.run(&["--only", "p32"]).status.success());
     let first = place.records();
@@ -133,9 +138,9 @@ fn resume_measures_what_is_missing_and_nothing_twice() {
 
 #[test]
 fn a_killed_run_leaves_whole_files_and_is_resumed() {
-    let place = scenario("m@decode_tps=100.bin");
+    let place = scenario("m@decode_tps=100.gguf");
     let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
-    let text = text.replace("prompt_tokens = [64]", "prompt_tokens = [16, 32, 64, 128]");
+    let text = with_prompts(&text, &[16, 32, 64, 128]);
     std::fs::write(place.path().join("scenario.toml"), text).unwrap();
     let mut child = place.bench(&["run", "scenario.toml"]).spawn().unwrap();
     let start = Instant::now();
@@ -162,7 +167,7 @@ fn a_killed_run_leaves_whole_files_and_is_resumed() {
 
 #[test]
 fn results_do_not_name_the_machine_or_its_user() {
-    let place = scenario("m.bin");
+    let place = scenario("m.gguf");
     let output = place
         .bench(&["run", "scenario.toml"])
         .env("USER", "alice-secret")
@@ -185,7 +190,7 @@ fn results_do_not_name_the_machine_or_its_user() {
 
 #[test]
 fn each_format_is_what_it_says() {
-    let place = scenario("m.bin");
+    let place = scenario("m.gguf");
     let output = place.run(&["--format", "json"]);
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rows[0]["outcome"], "measured");
@@ -199,7 +204,7 @@ fn each_format_is_what_it_says() {
 
 #[test]
 fn a_dry_run_lists_the_cases_and_measures_nothing() {
-    let place = scenario("m.bin");
+    let place = scenario("m.gguf");
     let output = place.run(&["--dry-run"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("qwen3-0.6b-q8_0-mock-p64-n16"), "{}", stdout(&output));
@@ -208,7 +213,7 @@ fn a_dry_run_lists_the_cases_and_measures_nothing() {
 
 #[test]
 fn another_machines_scenario_is_not_measured_under_its_name() {
-    let place = scenario_with("m.bin", "\n[host]\ngpu = \"RTX 9999\"\n");
+    let place = scenario_with("m.gguf", "\n[host]\ngpu = \"RTX 9999\"\n");
     let output = place.run(&[]);
     assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output);
@@ -220,7 +225,7 @@ fn another_machines_scenario_is_not_measured_under_its_name() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let place = scenario("m.bin");
+    let place = scenario("m.gguf");
     let script = format!("'{}' run scenario.toml --dry-run | true", env!("CARGO_BIN_EXE_bench"));
     let output = std::process::Command::new("bash")
         .args(["-c", &format!("set -o pipefail; {script}")])

@@ -37,10 +37,14 @@ pub fn resolve(
     let found = || -> anyhow::Result<Weights> {
         let Source::File(path) = &case.weights else { bail!("only files yet") };
         let path = scenario.path.parent().unwrap_or(Path::new(".")).join(path);
-        let bytes = std::fs::metadata(&path)
-            .with_context(|| format!("no weights at '{}'", path.display()))?
-            .len();
-        Ok(Weights { path, bytes, vocabulary: 1000, sha256: None })
+        std::fs::metadata(&path).with_context(|| format!("no weights at '{}'", path.display()))?;
+        let h = crate::model::gguf::Header::read(&path)?;
+        Ok(Weights {
+            path,
+            bytes: h.file_bytes.0,
+            vocabulary: h.vocab().unwrap_or(1000) as u32,
+            sha256: None,
+        })
     };
     found().map_err(|error| format!("{error:#}"))
 }

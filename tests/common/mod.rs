@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bench::model::gguf::{self, Value};
 use bench::record::{Record, read_records};
 
 /// A folder with a scenario, where `bench run` is called.
@@ -27,6 +28,15 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         command.args(args).current_dir(self.path()).env("BENCH_CACHE", self.path().join("cache"));
         command
+    }
+
+    /// Writes a model file that is a header and nothing more: enough for the mock engine.
+    pub fn write_header(&self, name: &str) {
+        let metadata = [
+            ("general.architecture".to_owned(), Value::String("mock".to_owned())),
+            ("mock.vocab_size".to_owned(), Value::U32(1000)),
+        ];
+        std::fs::write(self.path().join(name), gguf::encode(&metadata, &[])).unwrap();
     }
 
     /// Runs the scenario.
