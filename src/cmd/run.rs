@@ -156,7 +156,7 @@ fn threads(host: &Host) -> u32 {
 fn found(host: &Host) -> FoundHost {
     FoundHost {
         cpu: host.cpu.model.clone(),
-        cores: threads(host),
+        cores: host.cpu.logical_cores,
         gpus: host
             .gpus
             .iter()
