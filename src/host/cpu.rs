@@ -94,7 +94,7 @@ pub fn describe() -> Cpu {
         unused_instruction_sets: names(|f| f.1 && !f.2),
         last_level_cache: last_level_cache(),
         memory_nodes: memory_nodes(),
-        governor: governor(Path::new("/sys/devices/system/cpu")),
+        governor: governor(),
         virtual_machine: virtual_machine(),
     }
 }
@@ -137,7 +137,12 @@ fn memory_nodes() -> Option<u32> {
     (nodes > 0).then_some(nodes)
 }
 
-pub(crate) fn governor(cpus: &Path) -> Option<String> {
+/// The frequency governor now.
+pub fn governor() -> Option<String> {
+    governor_in(Path::new("/sys/devices/system/cpu"))
+}
+
+fn governor_in(cpus: &Path) -> Option<String> {
     let governors: BTreeSet<String> = numbered(cpus, "cpu")
         .iter()
         .filter_map(|cpu| super::read_trimmed(&cpu.join("cpufreq/scaling_governor")))
@@ -186,7 +191,7 @@ mod tests {
     #[test]
     fn cores_with_different_governors_are_told_apart() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert_eq!(governor(folder.path()), None);
+        assert_eq!(governor_in(folder.path()), None);
         for (cpu, name) in
             [("cpu0", "performance\n"), ("cpu1", "powersave\n"), ("cpu2", "performance\n")]
         {
@@ -194,7 +199,7 @@ mod tests {
             fs::create_dir_all(&path).expect("a folder");
             fs::write(path.join("scaling_governor"), name).expect("a file");
         }
-        assert_eq!(governor(folder.path()).as_deref(), Some("performance, powersave"));
+        assert_eq!(governor_in(folder.path()).as_deref(), Some("performance, powersave"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sysinfo::System;
 
-pub use cpu::{Cache, Cpu};
+pub use cpu::{Cache, Cpu, governor};
 pub use gpu::Gpu;
 pub use limits::Limits;
 pub use probe::{Probe, probe};
