@@ -2,9 +2,12 @@
 //! that are read, written and made of synthetic weights.
 
 pub mod arch;
+mod blocks;
 pub mod gguf;
 pub mod quant;
 pub mod recipe;
+pub mod synth;
+mod vocab;
 
 use crate::catalog::models::ModelSpec;
 use crate::units::Bytes;
