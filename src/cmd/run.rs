@@ -95,7 +95,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         threads: threads(&host),
         memory: memory_for_engines(&host),
         runners: runners_dir(),
-        cache: PathBuf::new(),
+        cache: cache_dir(),
     };
     let open = cases.iter().filter(|c| !folder.has(&c.id.0)).count();
     let bar = progress_bar(open as u64);
@@ -138,6 +138,10 @@ fn open_folder(
 /// Where `bench setup` puts runners.
 fn runners_dir() -> PathBuf {
     PathBuf::new()
+}
+
+fn cache_dir() -> PathBuf {
+    std::env::var_os("BENCH_CACHE").map_or_else(|| PathBuf::from("/tmp/bench-cache"), PathBuf::from)
 }
 
 /// Memory that the engines of one point may take together: with GPUs theirs, else the machine's.

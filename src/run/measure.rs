@@ -12,7 +12,7 @@ use crate::runner::protocol::{Event, Job, Sample};
 use crate::runner::{Fault, LoadReport, Model, Schedule, Version};
 use crate::scenario::Load;
 use crate::stats::Summary;
-use crate::watch::{Observed, Watch};
+use crate::watch::{IdlePower, Lap, Mark, Observed, Watch, join_marks};
 
 use super::prompts::{self, Shape};
 use super::summary;
@@ -76,6 +76,8 @@ pub type Measured = (Record, Vec<Trial<Sample>>);
 struct Running {
     child: Child,
     watch: Watch,
+    /// What was used in the counted trials.
+    used: Lap,
     trials: Vec<Trial<Sample>>,
     spent: Duration,
 }
@@ -84,10 +86,11 @@ struct Running {
 struct Lane {
     subject: Subject,
     record: Record,
-    absent: BTreeMap<&'static str, String>,
+    absent: BTreeMap<String, String>,
     running: Option<Running>,
     trials: Vec<Trial<Sample>>,
     observed: Option<Observed>,
+    marks: Vec<Mark>,
 }
 
 /// Measures the subjects of one point with their trials in turn, so that drift hits all alike.
@@ -95,6 +98,7 @@ pub fn measure(
     subjects: Vec<Subject>,
     stopping: &Stopping,
     threads: u32,
+    idle: &IdlePower,
     mut progress: impl FnMut(Step<'_>),
 ) -> Vec<Measured> {
     let mut lanes: Vec<_> = subjects.into_iter().map(Lane::new).collect();
@@ -117,7 +121,7 @@ pub fn measure(
         lane.stop();
     }
     let after = host::probe(threads).ok();
-    lanes.into_iter().map(|lane| lane.finish(before.as_ref(), after.as_ref())).collect()
+    lanes.into_iter().map(|lane| lane.finish((before.as_ref(), after.as_ref()), idle)).collect()
 }
 
 fn take_trials(lanes: &mut [Lane], stopping: &Stopping, progress: &mut impl FnMut(Step<'_>)) {
@@ -167,7 +171,8 @@ impl Lane {
             _ => {}
         }
         let (absent, trials) = (BTreeMap::new(), Vec::new());
-        Self { subject, record, absent, running: None, trials, observed: None }
+        let (running, observed, marks) = (None, None, Vec::new());
+        Self { subject, record, absent, running, trials, observed, marks }
     }
 
     /// Whether nothing has gone wrong yet.
@@ -196,7 +201,7 @@ impl Lane {
     }
 
     /// Starts the runner and loads the model.
-    fn launch(&mut self, limit: Duration) -> Result<(Child, u64, LoadReport), Failure> {
+    fn launch(&mut self, limit: Duration) -> Result<(Child, Watch, u64, LoadReport), Failure> {
         let (Ok(program), Ok(path)) = (&self.subject.program, &self.subject.model) else {
             return Err(Failure::Died("was never started".to_owned()));
         };
@@ -206,10 +211,12 @@ impl Lane {
         self.record.engine_version = Some(version);
         self.record.engine_build = Some(build);
         self.record.backend = Some(backend);
+        // From before the load: what the GPU holds now is the baseline.
+        let watch = Watch::start(child.id());
         let settings = self.subject.case.settings.clone();
         let job = Job::Load { model: Model { path: path.clone() }, settings };
         match child.ask(&job, limit)? {
-            Event::Loaded { load_ns, report } => Ok((child, load_ns, report)),
+            Event::Loaded { load_ns, report } => Ok((child, watch, load_ns, report)),
             other => Err(unexpected(&other)),
         }
     }
@@ -217,11 +224,11 @@ impl Lane {
     fn load_cold(&mut self, stopping: &Stopping) {
         let Ok(path) = self.subject.model.clone() else { return };
         if let Err(reason) = evict(&path) {
-            self.absent.insert("load_cold_ns", reason);
+            self.absent.insert("load_cold_ns".to_owned(), reason);
             return;
         }
         // A failure shows again, and is told, when the case itself loads.
-        if let Ok((child, load_ns, _)) = self.launch(stopping.trial_limit) {
+        if let Ok((child, _, load_ns, _)) = self.launch(stopping.trial_limit) {
             self.record.load_cold_ns = Some(load_ns);
             child.finish();
         }
@@ -229,7 +236,7 @@ impl Lane {
 
     fn start(&mut self, stopping: &Stopping) {
         match self.launch(stopping.trial_limit) {
-            Ok((child, load_ns, report)) => {
+            Ok((child, watch, load_ns, report)) => {
                 self.record.load_warm_ns = Some(load_ns);
                 self.record.start_to_ready_ns = Some(child.age().as_nanos() as u64);
                 self.record.weights_bytes = report.weights_bytes.map(|b| b.0);
@@ -238,9 +245,8 @@ impl Lane {
                 let effective: Vec<_> =
                     report.effective.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 self.record.effective_settings = Some(effective.join(" "));
-                let watch = Watch::start(child.id());
-                let (trials, spent) = (Vec::new(), Duration::ZERO);
-                self.running = Some(Running { child, watch, trials, spent });
+                let (trials, spent, used) = (Vec::new(), Duration::ZERO, Lap::default());
+                self.running = Some(Running { child, watch, used, trials, spent });
             }
             Err(failure) => self.fail(&failure),
         }
@@ -258,9 +264,14 @@ impl Lane {
         };
         let wanted: Vec<_> = requests.iter().map(|r| r.output.len()).collect();
         let Some(running) = &mut self.running else { return };
+        // Between its trials another engine computes: only laps of its own count.
+        running.watch.lap();
         let start = Instant::now();
         let answer = running.child.ask(&Job::Trial { requests, schedule }, stopping.trial_limit);
         running.spent += start.elapsed();
+        if let Some(lap) = running.watch.lap().filter(|_| !warmup) {
+            running.used = std::mem::take(&mut running.used).plus(lap);
+        }
         let out_of_time = running.spent > stopping.case_limit;
         let answer = answer.and_then(|event| match event {
             Event::Trial { samples } => check(&samples, &wanted).map(|()| samples),
@@ -275,6 +286,7 @@ impl Lane {
                     if counted < stopping.min_trials {
                         self.fail(&Failure::TimedOut(stopping.case_limit));
                     }
+                    self.marks.push(Mark::TimedOut);
                     self.stop();
                 }
             }
@@ -287,23 +299,25 @@ impl Lane {
 
     fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.observed = Some(running.watch.finish());
+            self.observed = Some(Observed { whole: running.used, ..running.watch.finish() });
             self.trials = running.trials;
             running.child.finish();
         }
     }
 
-    fn finish(mut self, before: Option<&Probe>, after: Option<&Probe>) -> Measured {
+    fn finish(mut self, probes: (Option<&Probe>, Option<&Probe>), idle: &IdlePower) -> Measured {
         if self.is_open() {
             self.record.outcome = Outcome::Measured;
         }
         summary::fill(&mut self.record, &self.trials, self.subject.bytes_per_token);
-        summary::fill_conditions(
-            &mut self.record,
-            self.observed.as_ref(),
-            (before, after),
-            &mut self.absent,
-        );
+        if let Some(observed) = &self.observed {
+            self.marks.extend(observed.marks());
+            summary::fill_observed(&mut self.record, observed, idle, &mut self.absent);
+        }
+        self.marks.extend(summary::fill_probes(&mut self.record, probes, &mut self.absent));
+        self.marks.sort_unstable();
+        self.marks.dedup();
+        self.record.marks = join_marks(&self.marks);
         let absent: Vec<_> = self.absent.iter().map(|(k, v)| format!("{k}: {v}")).collect();
         self.record.absent = (!absent.is_empty()).then(|| absent.join("; "));
         (self.record, self.trials)

@@ -15,8 +15,13 @@ use crate::runner::locate;
 use crate::scenario::{Load, Scenario, Weights as Source};
 use crate::units::Bytes;
 
+use crate::watch::{self, IdlePower};
+
 use measure::{Step, Stopping, Subject};
 use weights::Weights;
+
+/// How long idle power is measured.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// What a run is told beside its scenario.
 #[derive(Debug)]
@@ -64,6 +69,7 @@ pub fn run(
         case_limit: Duration::from_nanos(scenario.limits.case.0),
         deadline,
     };
+    let idle = idle_power();
     let mut loaded_cold = BTreeSet::new();
     let open: Vec<_> = cases.into_iter().filter(|c| !folder.has(&c.id.0)).collect();
     for point in open.chunk_by(Case::same_work) {
@@ -93,7 +99,7 @@ pub fn run(
             vec![subjects]
         };
         for subjects in turns {
-            let measured = measure::measure(subjects, &stopping, threads, |step| {
+            let measured = measure::measure(subjects, &stopping, threads, &idle, |step| {
                 progress(Progress::Step(step))
             });
             let (records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
@@ -102,6 +108,15 @@ pub fn run(
         }
     }
     Ok(())
+}
+
+/// The machine's idle power, where a counter can be read; else it would be five seconds for nothing.
+fn idle_power() -> IdlePower {
+    let glance = watch::idle_power(Duration::from_millis(1));
+    if glance.package.is_none() && glance.gpus.iter().all(Option::is_none) {
+        return glance;
+    }
+    watch::idle_power(IDLE)
 }
 
 fn subject(

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::host::Probe;
 use crate::metrics::{self, Arrivals};
-use crate::record::{Outcome, Record, Trial};
+use crate::record::{Record, Trial};
 use crate::runner::protocol::Sample;
 use crate::stats::Summary;
-use crate::watch::Observed;
+use crate::watch::{Boundary, IdlePower, Mark, Observed};
 
 /// A row is marked where the machine's bandwidth or arithmetic speed changed by more than this.
 const DRIFT: f64 = 0.03;
@@ -114,34 +114,53 @@ pub fn fill(record: &mut Record, trials: &[Trial<Sample>], bytes_per_token: Opti
     record.bytes_per_token = bytes_per_token;
 }
 
-/// Fills what was observed of the machine while the case ran, and the marks that follow.
-pub fn fill_conditions(
+/// Fills what was observed of the runner's processes and devices over the counted trials.
+pub fn fill_observed(
     record: &mut Record,
-    observed: Option<&Observed>,
-    probes: (Option<&Probe>, Option<&Probe>),
-    absent: &mut BTreeMap<&'static str, String>,
+    observed: &Observed,
+    idle: &IdlePower,
+    absent: &mut BTreeMap<String, String>,
 ) {
-    let mut marks = Vec::new();
-    if let (Some(before), Some(after)) = probes {
-        record.probe_bandwidth_gb_s_before = Some(before.read_bandwidth.0);
-        record.probe_bandwidth_gb_s_after = Some(after.read_bandwidth.0);
-        record.probe_tflops_before = Some(before.compute.0);
-        record.probe_tflops_after = Some(after.compute.0);
-        if before.drift(after).0 > DRIFT {
-            marks.push("probe-drift".to_owned());
-        }
-        // Of a single stream only: a batch reads the weights once for all its sequences. And on
-        // the CPU only: it is the CPU's memory that the probe measures.
-        let bandwidth = f64::midpoint(before.read_bandwidth.0, after.read_bandwidth.0) * 1e9;
-        let single = record.batch == 1 && record.concurrency.is_none();
-        record.bandwidth_share = record
-            .decode_tok_s_median
-            .zip(record.bytes_per_token)
-            .filter(|_| single && record.backend.as_deref() == Some("CPU"))
-            .map(|(speed, bytes)| speed * bytes as f64 / bandwidth);
-    } else {
-        absent.insert("probe_bandwidth_gb_s_before", "the probe did not run".to_owned());
+    record.peak_memory_bytes = observed.peak_memory.map(|b| b.0);
+    record.peak_vram_bytes = observed.peak_device_memory().map(|b| b.0);
+    record.harness_cpu_share = observed.whole.harness_share().map(|s| s.0);
+    let tokens = f64::from(record.trials) * f64::from(record.new_tokens) * f64::from(record.batch);
+    for boundary in [Boundary::Gpu, Boundary::Package] {
+        let Some(gross) = observed.whole.energy(boundary) else { continue };
+        let net = observed.whole.net_energy(boundary, idle);
+        record.energy_boundary = Some(boundary.as_str().to_owned());
+        record.energy_gross_joules = Some(gross.0);
+        record.energy_net_joules = net.map(|j| j.0);
+        record.energy_per_token_joules =
+            net.map(|j| j.0 / tokens).filter(|_| tokens > 0.0 && record.concurrency.is_none());
+        break;
     }
-    let _ = observed;
-    record.marks = marks.join(" ");
+    absent.extend(observed.absent.iter().map(|(k, v)| (k.clone(), v.clone())));
+}
+
+/// Fills what the probe measured before and after; gives the mark of a machine that drifted.
+pub fn fill_probes(
+    record: &mut Record,
+    probes: (Option<&Probe>, Option<&Probe>),
+    absent: &mut BTreeMap<String, String>,
+) -> Option<Mark> {
+    let (Some(before), Some(after)) = probes else {
+        let reason = "the probe did not run".to_owned();
+        absent.insert("probe_bandwidth_gb_s".to_owned(), reason);
+        return None;
+    };
+    record.probe_bandwidth_gb_s_before = Some(before.read_bandwidth.0);
+    record.probe_bandwidth_gb_s_after = Some(after.read_bandwidth.0);
+    record.probe_tflops_before = Some(before.compute.0);
+    record.probe_tflops_after = Some(after.compute.0);
+    // Of a single stream only: a batch reads the weights once for all its sequences. And on the CPU
+    // only: it is the CPU's memory that the probe measures.
+    let bandwidth = f64::midpoint(before.read_bandwidth.0, after.read_bandwidth.0) * 1e9;
+    let single = record.batch == 1 && record.concurrency.is_none();
+    record.bandwidth_share = record
+        .decode_tok_s_median
+        .zip(record.bytes_per_token)
+        .filter(|_| single && record.backend.as_deref() == Some("CPU"))
+        .map(|(speed, bytes)| speed * bytes as f64 / bandwidth);
+    (before.drift(after).0 > DRIFT).then_some(Mark::ProbeDrift)
 }

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::cases::Case;
+use crate::catalog::models;
+use crate::model::gguf::Header;
+use crate::model::quant::Quant;
+use crate::model::synth;
 use crate::scenario::{Scenario, Weights as Source};
 
 /// Weights that an engine can load.
@@ -31,20 +35,43 @@ impl Weights {
 pub fn resolve(
     scenario: &Scenario,
     case: &Case,
-    _cache: &Path,
-    _progress: &mut dyn FnMut(u64, u64),
+    cache: &Path,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Weights, String> {
-    let found = || -> anyhow::Result<Weights> {
-        let Source::File(path) = &case.weights else { bail!("only files yet") };
-        let path = scenario.path.parent().unwrap_or(Path::new(".")).join(path);
-        std::fs::metadata(&path).with_context(|| format!("no weights at '{}'", path.display()))?;
-        let h = crate::model::gguf::Header::read(&path)?;
-        Ok(Weights {
-            path,
-            bytes: h.file_bytes.0,
-            vocabulary: h.vocab().unwrap_or(1000) as u32,
-            sha256: None,
-        })
+    try_resolve(scenario, case, cache, progress).map_err(|error| format!("{error:#}"))
+}
+
+fn try_resolve(
+    scenario: &Scenario,
+    case: &Case,
+    cache: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> anyhow::Result<Weights> {
+    let spec = models::find(&case.model)?;
+    let (path, sha256) = match &case.weights {
+        Source::Synthetic => {
+            let quant = case.quant.parse::<Quant>()?;
+            (synth::ensure(spec, quant, case.seed, cache, progress)?, None)
+        }
+        Source::File(path) => {
+            let folder = scenario.path.parent().unwrap_or(Path::new("."));
+            (folder.join(path), None)
+        }
+        Source::Hub { .. } => anyhow::bail!("no hub yet"),
     };
-    found().map_err(|error| format!("{error:#}"))
+    let metadata =
+        std::fs::metadata(&path).with_context(|| format!("no weights at '{}'", path.display()))?;
+    if !is_gguf(&path) {
+        // A folder, or a file of another engine's: only that engine can say what is in it.
+        let bytes = metadata.len();
+        return Ok(Weights { path, bytes, vocabulary: spec.vocab, sha256 });
+    }
+    let header = Header::read(&path)?;
+    let vocabulary = header.vocab().and_then(|n| u32::try_from(n).ok()).unwrap_or(spec.vocab);
+    let bytes = header.file_bytes.0;
+    Ok(Weights { path, bytes, vocabulary, sha256 })
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }

@@ -129,6 +129,27 @@ impl Default for Lap {
 }
 
 impl Lap {
+    /// This lap and another one together. What one of them does not know the sum does not know,
+    /// but for a lap of no time, which adds nothing.
+    pub fn plus(self, other: Self) -> Self {
+        if self.time.0 == 0 {
+            return other;
+        }
+        let nanos = |a: Option<Nanos>, b: Option<Nanos>| Some(Nanos(a?.0 + b?.0));
+        let joules = |a: Option<Joules>, b: Option<Joules>| Some(Joules(a?.0 + b?.0));
+        Self {
+            time: Nanos(self.time.0 + other.time.0),
+            tree_cpu: nanos(self.tree_cpu, other.tree_cpu),
+            harness_cpu: nanos(self.harness_cpu, other.harness_cpu),
+            other_cpu: nanos(self.other_cpu, other.other_cpu),
+            cores: other.cores,
+            major_faults: self.major_faults.zip(other.major_faults).map(|(a, b)| a + b),
+            package: joules(self.package, other.package),
+            gpus: self.gpus.into_iter().zip(other.gpus).map(|(a, b)| joules(a, b)).collect(),
+            gpus_used: other.gpus_used,
+        }
+    }
+
     /// Energy within a boundary, gross: all packages, or the GPUs that the processes used. The GPU's
     /// counter moves some ten times a second: a lap of less than a second is coarse.
     pub fn energy(&self, boundary: Boundary) -> Option<Joules> {
