@@ -12,7 +12,7 @@ use crate::runner::protocol::{Event, Job, Sample};
 use crate::runner::{Fault, LoadReport, Model, Schedule, Version};
 use crate::scenario::Load;
 use crate::stats::Summary;
-use crate::watch::{IdlePower, Lap, Mark, Observed, Watch, join_marks};
+use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
 use super::prompts::{self, Shape};
 use super::summary;
@@ -76,8 +76,6 @@ pub type Measured = (Record, Vec<Trial<Sample>>);
 struct Running {
     child: Child,
     watch: Watch,
-    /// What was used in the counted trials.
-    used: Lap,
     trials: Vec<Trial<Sample>>,
     spent: Duration,
 }
@@ -245,8 +243,9 @@ impl Lane {
                 let effective: Vec<_> =
                     report.effective.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 self.record.effective_settings = Some(effective.join(" "));
-                let (trials, spent, used) = (Vec::new(), Duration::ZERO, Lap::default());
-                self.running = Some(Running { child, watch, used, trials, spent });
+                watch.loaded();
+                let (trials, spent) = (Vec::new(), Duration::ZERO);
+                self.running = Some(Running { child, watch, trials, spent });
             }
             Err(failure) => self.fail(&failure),
         }
@@ -264,13 +263,14 @@ impl Lane {
         };
         let wanted: Vec<_> = requests.iter().map(|r| r.output.len()).collect();
         let Some(running) = &mut self.running else { return };
-        // Between its trials another engine computes: only laps of its own count.
-        running.watch.lap();
+        if !warmup {
+            running.watch.trial_starts();
+        }
         let start = Instant::now();
         let answer = running.child.ask(&Job::Trial { requests, schedule }, stopping.trial_limit);
         running.spent += start.elapsed();
-        if let Some(lap) = running.watch.lap().filter(|_| !warmup) {
-            running.used = std::mem::take(&mut running.used).plus(lap);
+        if !warmup {
+            running.watch.trial_ends();
         }
         let out_of_time = running.spent > stopping.case_limit;
         let answer = answer.and_then(|event| match event {
@@ -299,7 +299,7 @@ impl Lane {
 
     fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.observed = Some(Observed { whole: running.used, ..running.watch.finish() });
+            self.observed = Some(running.watch.finish());
             self.trials = running.trials;
             running.child.finish();
         }

@@ -123,11 +123,11 @@ pub fn fill_observed(
 ) {
     record.peak_memory_bytes = observed.peak_memory.map(|b| b.0);
     record.peak_vram_bytes = observed.peak_device_memory().map(|b| b.0);
-    record.harness_cpu_share = observed.whole.harness_share().map(|s| s.0);
+    record.harness_cpu_share = observed.timed().harness_share().map(|s| s.0);
     let tokens = f64::from(record.trials) * f64::from(record.new_tokens) * f64::from(record.batch);
     for boundary in [Boundary::Gpu, Boundary::Package] {
-        let Some(gross) = observed.whole.energy(boundary) else { continue };
-        let net = observed.whole.net_energy(boundary, idle);
+        let Some(gross) = observed.timed().energy(boundary) else { continue };
+        let net = observed.timed().net_energy(boundary, idle);
         record.energy_boundary = Some(boundary.as_str().to_owned());
         record.energy_gross_joules = Some(gross.0);
         record.energy_net_joules = net.map(|j| j.0);
