@@ -127,13 +127,17 @@ impl Case {
     }
 }
 
-/// The settings that are not left to the engine, as `key=value` words.
+/// The settings that are not left to the engine, for a row: `kv_type=f16 threads=2`. Slots are the
+/// load's, not a setting.
 pub fn settings_text(settings: &Settings) -> String {
-    let words: Vec<_> = set_values(settings).iter().map(|(k, v)| format!("{k}={v}")).collect();
-    words.join(" ").replace('"', "")
+    let load = ["slots", "slot_tokens"];
+    let values = set_values(settings).into_iter().filter(|(key, _)| !load.contains(&key.as_str()));
+    let words: Vec<_> =
+        values.map(|(key, value)| format!("{key}={}", value.trim_matches('"'))).collect();
+    words.join(" ")
 }
 
-/// The settings that are not left to the engine, as text.
+/// The settings that are not left to the engine, as JSON.
 fn set_values(settings: &Settings) -> BTreeMap<String, String> {
     let value = serde_json::to_value(settings).unwrap_or_default();
     let fields = value.as_object().cloned().unwrap_or_default();
@@ -258,4 +262,167 @@ pub fn expect(
         Nanos::from_seconds(speed.load.seconds() + repeats * work.max(arrivals))
     });
     Expected { memory: memory(case), time }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::scenario::{Known, Trials};
+
+    fn scenario(text: &str) -> Scenario {
+        let known = Known::here();
+        Scenario::parse(text, Path::new("s.toml"), &known).unwrap()
+    }
+
+    const POINT: &str = "points = [{ prompt_tokens = 512, new_tokens = 64 }]\n";
+
+    fn matrix(models: &str, engines: &str, more: &str) -> String {
+        format!(
+            "[[matrix]]\nmodels = [{models}]\nquants = [\"Q4_K_M\"]\nengines = [{engines}]\n\
+             {POINT}{more}"
+        )
+    }
+
+    fn one(more: &str) -> Case {
+        let text = matrix("\"qwen3-0.6b\"", "\"llama.cpp\"", more);
+        expand(&scenario(&text)).unwrap().remove(0)
+    }
+
+    #[test]
+    fn the_quickstart_has_these_cases_in_this_order() {
+        let cases = expand(&scenario(include_str!("../scenarios/quickstart.toml"))).unwrap();
+        let ids: Vec<_> = cases.iter().map(|case| case.id.0.as_str()).collect();
+        // An id that changes makes old results strangers: change the golden list only with a reason.
+        assert_eq!(
+            ids,
+            [
+                "qwen3-0.6b-q4_k_m-candle-p512-n64-d0-b1-9797b1cd",
+                "qwen3-0.6b-q4_k_m-llama.cpp-p512-n64-d0-b1-d46c5ded",
+                "qwen3-0.6b-q8_0-candle-p512-n64-d0-b1-33e47f59",
+                "qwen3-0.6b-q8_0-llama.cpp-p512-n64-d0-b1-31a18bfb",
+                "qwen3-0.6b-q4_k_m-candle-p64-n32-d0-b8-88b6427d",
+                "qwen3-0.6b-q4_k_m-llama.cpp-p64-n32-d0-b8-14da3cfe",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_shipped_scenario_is_valid_and_has_cases() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "toml") {
+                continue;
+            }
+            let scenario = Scenario::read(&path, &Known::here()).unwrap();
+            assert!(!expand(&scenario).unwrap().is_empty());
+            assert!(scenario.description.is_some(), "{} has no description", scenario.name);
+            names.push(scenario.name);
+        }
+        names.sort();
+        let readme = include_str!("../scenarios/README.md");
+        for name in &names {
+            assert!(readme.contains(&format!("| [{name}.toml]({name}.toml) |")), "{name}");
+        }
+        assert!(names.len() >= 8, "{names:?}");
+    }
+
+    #[test]
+    fn the_engines_of_one_work_are_adjacent() {
+        let text = matrix(
+            "\"qwen3-0.6b\", \"qwen3-8b\"",
+            "\"candle\", \"llama.cpp\", \"mlx\"",
+            "batch = [1, 2]\nconcurrency = [4]\n",
+        );
+        let cases = expand(&scenario(&text)).unwrap();
+        assert_eq!(cases.len(), 18);
+        for point in cases.chunks(3) {
+            assert!(point.iter().all(|case| case.same_work(&point[0])));
+            let engines: Vec<_> = point.iter().map(|case| case.engine.as_str()).collect();
+            assert_eq!(engines, ["candle", "llama.cpp", "mlx"]);
+        }
+        assert_eq!(cases.chunk_by(Case::same_work).count(), 6);
+    }
+
+    #[test]
+    fn an_id_depends_on_the_work_alone() {
+        let id = one("").id;
+        let other_scenario = format!(
+            "description = \"other\"\n[trials]\nmin = 9\n[limits]\ncase_seconds = 9\n\
+             trial_seconds = 1\n{}",
+            matrix("\"qwen3-8b\", \"qwen3-0.6b\"", "\"candle\", \"llama.cpp\"", "")
+        );
+        let cases = expand(&scenario(&other_scenario)).unwrap();
+        assert!(cases.iter().any(|case| case.id == id));
+
+        let mut seen = vec![id];
+        for change in [
+            "batch = [2]\n",
+            "concurrency = [1]\n",
+            "concurrency = [2]\n",
+            "concurrency = [2]\nslots = 1\n",
+            "concurrency = [2]\nrequests = 9\n",
+            "rates = [2.0]\nslots = 2\nrequests = 9\n",
+            "settings = { threads = 2 }\n",
+            "settings = { threads = 3 }\n",
+            "weights = \"hub:o/r/f.gguf\"\n",
+        ] {
+            let case = one(change);
+            assert!(!seen.contains(&case.id), "{change} does not change {}", case.id);
+            seen.push(case.id);
+        }
+        let text = format!("seed = 2\n{}", matrix("\"qwen3-0.6b\"", "\"llama.cpp\"", ""));
+        assert!(!seen.contains(&expand(&scenario(&text)).unwrap()[0].id));
+    }
+
+    #[test]
+    fn a_case_has_room_for_what_its_load_brings_together() {
+        let single = one("");
+        assert_eq!((single.slots(), single.slot_tokens(), single.requests), (1, Tokens(576), 1));
+        let batch = one("batch = [8]\n");
+        assert_eq!((batch.slots(), batch.batch(), batch.requests), (8, 8, 8));
+        assert_eq!(batch.trial_tokens(), (4096, 512));
+        let users = one("concurrency = [8]\n");
+        assert_eq!((users.slots(), users.batch(), users.requests), (8, 1, 32));
+        assert_eq!(users.concurrency(), Some(8));
+        let queue = one("concurrency = [8]\nslots = 2\nrequests = 40\n");
+        assert_eq!((queue.slots(), queue.requests), (2, 40));
+        // Slots and requests of the users do not leak into the batch beside them.
+        let beside = one("batch = [4]\nconcurrency = [8]\nslots = 2\nrequests = 40\n");
+        assert_eq!((beside.slots(), beside.requests), (4, 4));
+    }
+
+    #[test]
+    fn a_case_that_two_matrices_ask_for_is_an_error() {
+        let one = matrix("\"qwen3-0.6b\"", "\"candle\", \"llama.cpp\"", "");
+        let other = matrix("\"qwen3-0.6b\", \"qwen3-8b\"", "\"candle\"", "");
+        let problems = expand(&scenario(&format!("{one}{other}"))).unwrap_err().to_string();
+        assert!(problems.starts_with("s.toml:6: case 'qwen3-0.6b-q4_k_m-candle-p512-n64-d0-b1-"));
+        assert!(problems.ends_with("' is already in the [[matrix]] of line 1; remove one of them"));
+        assert_eq!(problems.lines().count(), 1);
+    }
+
+    #[test]
+    fn settings_are_shown_as_words() {
+        let case = one("settings = { threads = 2, kv_type = \"q8_0\", mmap = false }\n");
+        assert_eq!(settings_text(&case.settings), "kv_type=q8_0 mmap=false threads=2");
+        assert_eq!(settings_text(&one("").settings), "");
+    }
+
+    #[test]
+    fn the_expected_time_counts_every_token_of_every_trial() {
+        let case = one("batch = [8]\n");
+        let trials = Trials { min: 5, warm_up: 1, ..Trials::default() };
+        let speed =
+            ExpectedSpeed { load: Nanos::from_seconds(2.0), prefill: 4096.0, decode: 256.0 };
+        let expected = expect(&case, trials, |_| Some(Bytes(7)), |_| Some(speed));
+        // 2 s of loading, and 6 times 1 s of prompts and 2 s of generation.
+        assert_eq!(expected.time, Some(Nanos::from_seconds(20.0)));
+        assert_eq!(expected.memory, Some(Bytes(7)));
+        let unknown = expect(&case, trials, |_| None, |_| None);
+        assert_eq!(unknown, Expected { memory: None, time: None });
+    }
 }

@@ -48,8 +48,11 @@ pub const ENGINES: &[Engine] = &[
     server("llama-server"),
     server("ollama"),
     server("lm-studio"),
+    server("lm-studio-v0"),
+    server("lm-studio-v1"),
     server("mlx-lm-server"),
     server("openai"),
+    server("openai-completions"),
     server("anthropic"),
 ];
 

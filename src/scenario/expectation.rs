@@ -9,11 +9,11 @@ use crate::units::Bytes;
 pub struct Expectation {
     /// The machine's row in the hardware catalogue, for `fit`, `capacity` and `cost`.
     pub device: Option<String>,
-    /// A part of the CPU's name.
+    /// Whole words of the CPU's name.
     pub cpu: Option<String>,
-    /// The fewest logical cores.
+    /// The fewest physical cores.
     pub cores: Option<u32>,
-    /// A part of the GPUs' name.
+    /// The last words of the GPUs' name: `RTX 4070` is neither the `SUPER` nor the laptop's.
     pub gpu: Option<String>,
     /// The fewest GPUs of that name.
     pub gpus: Option<u32>,
@@ -30,7 +30,7 @@ pub struct Expectation {
 pub struct FoundHost {
     /// The CPU's name.
     pub cpu: String,
-    /// Logical cores.
+    /// Physical cores.
     pub cores: u32,
     /// GPUs.
     pub gpus: Vec<FoundGpu>,
@@ -58,7 +58,7 @@ impl Expectation {
             differences.push(format!("expects {expected}, found {found}"));
         };
         if let Some(cpu) = &self.cpu
-            && !contains(&found.cpu, cpu)
+            && !has_words(&found.cpu, cpu)
         {
             differ(format!("a CPU '{cpu}'"), format!("'{}'", found.cpu));
         }
@@ -70,7 +70,7 @@ impl Expectation {
         if self.gpu.is_some() || self.gpus.is_some() || self.gpu_memory.is_some() {
             let wanted = self.gpus.unwrap_or(1) as usize;
             let name = self.gpu.as_deref().unwrap_or("");
-            let named: Vec<_> = found.gpus.iter().filter(|gpu| contains(&gpu.name, name)).collect();
+            let named: Vec<_> = found.gpus.iter().filter(|gpu| ends_in(&gpu.name, name)).collect();
             if named.len() < wanted {
                 let expected = match (wanted, name) {
                     (1, "") => "a GPU".to_owned(),
@@ -99,8 +99,17 @@ impl Expectation {
     }
 }
 
-fn contains(name: &str, part: &str) -> bool {
-    name.to_lowercase().contains(&part.to_lowercase())
+fn words(name: &str) -> Vec<String> {
+    name.split_whitespace().map(str::to_lowercase).collect()
+}
+
+fn has_words(name: &str, part: &str) -> bool {
+    let part = words(part);
+    words(name).windows(part.len().max(1)).any(|window| window == part)
+}
+
+fn ends_in(name: &str, end: &str) -> bool {
+    words(name).ends_with(&words(end))
 }
 
 fn names(gpus: &[FoundGpu]) -> String {

@@ -52,9 +52,10 @@ keys! {
     "[host]" {
         "device" = "\"rtx-5090\"", "none", "fit, capacity, cost",
             "The machine's row in the hardware catalogue (`bench devices`).";
-        "cpu" = "\"Apple M4 Max\"", "any", "run", "A part of the CPU's name, in any case.";
-        "cores" = "8", "any", "run", "The fewest logical cores.";
-        "gpu" = "\"RTX 5090\"", "any", "run", "A part of the GPU's name, in any case.";
+        "cpu" = "\"Apple M4 Max\"", "any", "run", "Whole words of the CPU's name, in any case.";
+        "cores" = "8", "any", "run", "The fewest physical cores.";
+        "gpu" = "\"RTX 5090\"", "any", "run", "The last words of the GPU's name, in any case: `RTX 4070` is neither the SUPER nor the \
+             laptop's.";
         "gpus" = "2", "1 where another gpu key is given", "run, fit, capacity, cost",
             "The fewest GPUs of that name.";
         "gpu_memory" = "\"30 GiB\"", "any", "run",

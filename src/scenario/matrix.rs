@@ -97,7 +97,8 @@ fn matrix(
 ) -> Option<Matrix> {
     let known = scope.known;
     let model_ids: Vec<&str> = known.models.iter().map(|model| model.id.as_str()).collect();
-    let quant_names: Vec<&str> = known.quants.iter().map(String::as_str).collect();
+    let quant_names: Vec<&str> =
+        known.quants.iter().chain(&known.file_quants).map(String::as_str).collect();
     let models = words(section, "models", "model", &model_ids, findings);
     let quants = words(section, "quants", "quantisation", &quant_names, findings);
     let engines = words(section, "engines", "engine", &scope.engine_names(), findings);
@@ -118,6 +119,9 @@ fn matrix(
             general.into_iter().chain(own.as_ref().map(|t| (t, &names[..]))).collect();
         settings_of(engines, &layers, scope, findings)
     });
+    if weights == Some(Weights::Synthetic) {
+        check_synthetic(section, known, findings);
+    }
     let (models, points, loads) = (models?, points?, loads?);
     check_contexts(section, &models, &points, &loads, slots, known, findings);
     let matrix = Matrix {
@@ -218,6 +222,31 @@ fn weights(
         return None;
     }
     Some(weights)
+}
+
+/// Reports what synthetic weights cannot be made for.
+fn check_synthetic(section: &Section<'_, '_>, known: &Known, findings: &mut Findings) {
+    let values = |key| {
+        let list = section.get(key).and_then(|field| field.value.get_ref().as_array());
+        list.into_iter().flat_map(|list| list.iter())
+    };
+    let remedy = "name a real file in 'weights'";
+    for value in values("models") {
+        let model = known.models.iter().find(|m| value.get_ref().as_str() == Some(m.id.as_str()));
+        if let Some((id, why)) = model.and_then(|m| Some((&m.id, m.not_synthetic.as_ref()?))) {
+            let message = format!("no synthetic weights of '{id}': {why}; {remedy}");
+            findings.add(value.span(), message);
+        }
+    }
+    for value in values("quants") {
+        let quant = value.get_ref().as_str().unwrap_or_default();
+        if known.file_quants.iter().any(|name| name == quant) {
+            let made = known.quants.join(", ");
+            let message =
+                format!("no synthetic weights in '{quant}'; {remedy}, or use one of {made}");
+            findings.add(value.span(), message);
+        }
+    }
 }
 
 fn points(field: &Field<'_, '_>, findings: &mut Findings) -> Option<Vec<Point>> {
@@ -418,23 +447,26 @@ fn settings_of(
         let Some(engine) = scope.engine(name) else { continue };
         let mut settings = Settings::default();
         for (table, scoped) in layers {
-            apply(&table.all, name, engine, &mut settings, findings, &|setting| {
-                let takes = |name: &&&str| {
-                    scope.engine(name).is_some_and(|e| e.settings.contains(&setting))
-                };
-                let mut shown: Vec<String> = Vec::new();
-                for other in scoped.iter().filter(takes) {
-                    let table = format!("[{}]", quoted(table.shown, other));
-                    if !shown.contains(&table) {
-                        shown.push(table);
+            // Tables for all engines are for those that run in process.
+            if !engine.server {
+                apply(&table.all, name, engine, &mut settings, findings, &|setting| {
+                    let takes = |name: &&&str| {
+                        scope.engine(name).is_some_and(|e| e.settings.contains(&setting))
+                    };
+                    let mut shown: Vec<String> = Vec::new();
+                    for other in scoped.iter().filter(takes) {
+                        let table = format!("[{}]", quoted(table.shown, other));
+                        if !shown.contains(&table) {
+                            shown.push(table);
+                        }
                     }
-                }
-                if shown.is_empty() {
-                    "remove it".to_owned()
-                } else {
-                    format!("move it to {}", shown.join(" and "))
-                }
-            });
+                    if shown.is_empty() {
+                        "remove it".to_owned()
+                    } else {
+                        format!("move it to {}", shown.join(" and "))
+                    }
+                });
+            }
             if let Some(section) = table.single.get(name.as_str()) {
                 apply(section, name, engine, &mut settings, findings, &|_| {
                     if engine.settings.is_empty() {

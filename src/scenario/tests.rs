@@ -3,14 +3,20 @@ use std::path::Path;
 use super::*;
 
 fn known() -> Known {
-    let model = |id: &str, context_max| KnownModel { id: id.to_owned(), context_max };
+    let model = |id: &str, context_max| KnownModel {
+        id: id.to_owned(),
+        context_max,
+        not_synthetic: (id == "deepseek-v4-pro").then(|| "its tensors are not known".to_owned()),
+    };
     let models = [
         model("qwen3-0.6b", Some(40_960)),
         model("qwen3-8b", Some(40_960)),
         model("llama-2-7b", Some(4096)),
         model("glm-4.5-air", None),
+        model("deepseek-v4-pro", None),
     ];
     let mut known = Known::new(models, ["Q4_K_M", "Q8_0", "F16"].map(str::to_owned));
+    known.file_quants = vec!["IQ2_XXS".to_owned()];
     known.devices = Some(vec!["rtx-5090".to_owned(), "rtx-4070".to_owned()]);
     known.api_models = Some(vec!["openai/gpt-4o".to_owned()]);
     known.tariffs = Some(vec!["DE".to_owned(), "US".to_owned()]);
@@ -74,10 +80,9 @@ case_seconds = 100
 trial_seconds = 20.5
 scenario_seconds = 1000
 memory = "20 GiB"
-[settings.candle]
+[settings]
 threads = 2
 [settings."llama.cpp"]
-threads = 3
 gpu_layers = 99
 flash_attention = true
 kv_type = "q8_0"
@@ -163,6 +168,8 @@ api_usd_per_month = 750.10
         ..Settings::default()
     };
     assert_eq!(first.settings["llama.cpp"], llama);
+    // Settings for all engines are not for servers.
+    assert_eq!(second.settings["vllm"], Settings::default());
     assert_eq!(second.loads, [Load::Concurrency(1), Load::Concurrency(4), Load::Rate(0.5)]);
     assert_eq!((second.slots, second.requests), (Some(4), Some(16)));
 
@@ -458,11 +465,32 @@ fn weights_that_are_no_weights_are_refused() {
 }
 
 #[test]
+fn what_has_no_synthetic_weights_wants_a_file() {
+    assert_eq!(
+        errors_with("models", "[\"deepseek-v4-pro\"]"),
+        "s.toml:2: no synthetic weights of 'deepseek-v4-pro': its tensors are not known; name a \
+         real file in 'weights'"
+    );
+    assert_eq!(
+        errors_with("quants", "[\"IQ2_XXS\"]"),
+        "s.toml:3: no synthetic weights in 'IQ2_XXS'; name a real file in 'weights', or use one of \
+         Q4_K_M, Q8_0, F16"
+    );
+    let hub = with_matrix("weights = \"hub:o/r/f.gguf\"\n")
+        .replace("Q4_K_M", "IQ2_XXS")
+        .replace("qwen3-0.6b", "deepseek-v4-pro");
+    assert_eq!(
+        read(&hub).matrices[0].weights,
+        Weights::Hub { repo: "o/r".to_owned(), file: "f.gguf".to_owned() }
+    );
+}
+
+#[test]
 fn a_server_must_be_known_and_keep_its_key_secret() {
     assert_eq!(
         errors_of("[servers.box]\nurl = \"http://127.0.0.1:1\"\n"),
         "s.toml:6: no server is called 'box'; add 'kind', one of vllm, llama-server, ollama, \
-         lm-studio, mlx-lm-server, openai, anthropic"
+         lm-studio, lm-studio-v0, lm-studio-v1, mlx-lm-server, openai, openai-completions, anthropic"
     );
     assert_eq!(
         errors_of("[servers.vllm]\nurl = \"127.0.0.1:8000\"\n"),
@@ -682,6 +710,18 @@ fn a_host_is_told_apart_with_words() {
             "expects macos, found linux",
         ]
     );
+    // Measured under the name of the plain card, another card's figures would be wrong.
+    for other in ["NVIDIA GeForce RTX 4070 SUPER", "NVIDIA GeForce RTX 4070 Laptop GPU"] {
+        let found = FoundHost { gpus: vec![gpu(other, 12.0)], ..found.clone() };
+        assert_eq!(
+            right.differences(&found),
+            [format!("expects a GPU 'rtx 4070', found '{other}'")]
+        );
+    }
+    let m4 = FoundHost { cpu: "Apple M4 Max".to_owned(), ..found.clone() };
+    let max = Expectation { cpu: Some("m4 max".to_owned()), ..Expectation::default() };
+    assert_eq!(max.differences(&m4), Vec::<String>::new());
+    assert_eq!(max.differences(&found), ["expects a CPU 'm4 max', found 'AMD EPYC 9R14'"]);
     let small = Expectation { gpu_memory: Some(Bytes::from_gib(15.0)), ..Expectation::default() };
     assert_eq!(
         small.differences(&found),
