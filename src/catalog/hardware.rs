@@ -168,9 +168,10 @@ impl Device {
             Kind::Unified if self.family.is_apple() => {
                 (share(0.75), "macOS leaves three quarters to the GPU")
             }
-            Kind::Unified if self.family == Family::NvidiaGb10 => {
-                (Bytes(memory.0.saturating_sub(Bytes::from_gib(3.0).0)), "less 3 GiB for the system")
-            }
+            Kind::Unified if self.family == Family::NvidiaGb10 => (
+                Bytes(memory.0.saturating_sub(Bytes::from_gib(3.0).0)),
+                "less 3 GiB for the system",
+            ),
             // 96 GB on Windows, about 108 to 120 GB of 128 with Linux' GTT (row's own notes).
             Kind::Unified => (share(0.84), "what Linux lets the GPU map (GTT)"),
             Kind::Cpu => (share(0.9), "less a tenth for the system"),

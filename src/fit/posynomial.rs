@@ -46,7 +46,31 @@ const NOISE: f64 = 0.13;
 
 /// The factors θ that explain the observations best: Gauss–Newton on log times with the priors as
 /// ridge and pseudo-Huber weights, so that single odd measurements do not pull.
+///
+/// A factor that no observation names keeps its prior's mean.
 pub fn fit(observations: &[Observation], priors: &[Prior], start: &[f64]) -> Vec<f64> {
+    let mut named: Vec<usize> =
+        observations.iter().flat_map(|o| &o.terms).flat_map(|t| &t.factors).map(|f| f.0).collect();
+    named.sort_unstable();
+    named.dedup();
+    let renumbered = |o: &Observation| {
+        let mut o = o.clone();
+        for factor in o.terms.iter_mut().flat_map(|t| &mut t.factors) {
+            factor.0 = named.partition_point(|&n| n < factor.0);
+        }
+        o
+    };
+    let few: Vec<Observation> = observations.iter().map(renumbered).collect();
+    let few_priors: Vec<Prior> = named.iter().map(|&i| priors[i]).collect();
+    let few_start: Vec<f64> = named.iter().map(|&i| start[i]).collect();
+    let mut theta: Vec<f64> = priors.iter().map(|p| p.mean).collect();
+    for (&i, value) in named.iter().zip(descend(&few, &few_priors, &few_start)) {
+        theta[i] = value;
+    }
+    theta
+}
+
+fn descend(observations: &[Observation], priors: &[Prior], start: &[f64]) -> Vec<f64> {
     let mut theta = start.to_vec();
     let mut damping = 1e-3;
     let mut cost = loss(observations, priors, &theta);
@@ -56,7 +80,7 @@ pub fn fit(observations: &[Observation], priors: &[Prior], start: &[f64]) -> Vec
         let next: Vec<f64> = theta.iter().zip(&step).map(|(t, s)| t - s).collect();
         let next_cost = loss(observations, priors, &next);
         if next_cost < cost {
-            let done = cost - next_cost < 1e-7 * cost.max(1.0);
+            let done = cost - next_cost < 1e-6 * cost.max(1.0);
             (theta, cost) = (next, next_cost);
             damping = (damping * 0.3).max(1e-9);
             if done {
