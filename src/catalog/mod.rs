@@ -1,6 +1,8 @@
 //! Facts about hardware, models, quantisations and prices, each with its source and date.
 
+pub mod hardware;
 pub mod models;
+pub mod published;
 pub mod quants;
 
 /// The candidates that are spelt most like `word`, best first, at most three; none that is far off.

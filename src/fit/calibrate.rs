@@ -1,0 +1,313 @@
+//! The constants of the speed model from published measurements, and how wrong it is about devices
+//! that it has not seen.
+
+use std::collections::BTreeMap;
+
+use super::evidence::{Evidence, Quantity};
+use super::posynomial::{self, Observation};
+use super::speed;
+
+/// No device counts more than this many measurements, however many were published for it.
+const DEVICE_WEIGHT: f64 = 12.0;
+/// The share of measurements that an interval should hold.
+pub const COVERAGE: f64 = 0.8;
+
+/// The factors that explain all of `evidence` best.
+pub fn fit(evidence: &[&Evidence], start: Option<&[f64]>) -> Vec<f64> {
+    let mut counts: BTreeMap<(Quantity, &str), f64> = BTreeMap::new();
+    for e in evidence {
+        *counts.entry((e.quantity, &e.device)).or_default() += 1.0;
+    }
+    let observations: Vec<Observation> = evidence
+        .iter()
+        .map(|e| {
+            let count = counts[&(e.quantity, e.device.as_str())];
+            e.observation((DEVICE_WEIGHT / count).min(1.0))
+        })
+        .collect();
+    let priors: Vec<_> = speed::factors().iter().map(|f| f.prior).collect();
+    let means: Vec<f64> = priors.iter().map(|p| p.mean).collect();
+    posynomial::fit(&observations, &priors, start.unwrap_or(&means))
+}
+
+/// A prediction for a device that the factors were fitted without.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldOut {
+    /// Which of the evidence.
+    pub index: usize,
+    /// Predicted tokens a second.
+    pub predicted: f64,
+    /// The interval's ends.
+    pub low: f64,
+    /// The interval's ends.
+    pub high: f64,
+}
+
+/// Predicts every device's measurements from those of all other devices.
+pub fn leave_one_device_out(evidence: &[Evidence]) -> Vec<HeldOut> {
+    let all: Vec<&Evidence> = evidence.iter().collect();
+    let start = fit(&all, None);
+    let mut devices: Vec<&str> = evidence.iter().map(|e| e.device.as_str()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let mut predicted = vec![0.0; evidence.len()];
+    for device in &devices {
+        let seen: Vec<&Evidence> = all.iter().copied().filter(|e| e.device != *device).collect();
+        let theta = fit(&seen, Some(&start));
+        for (i, e) in evidence.iter().enumerate().filter(|(_, e)| e.device == *device) {
+            predicted[i] = bounded(e.speed(&theta), e.ceiling);
+        }
+    }
+    evidence
+        .iter()
+        .enumerate()
+        .map(|(index, e)| {
+            // The interval comes from the other devices' errors, as it would for a new device.
+            let spread = Spread::of(evidence, &predicted, Class::of(e), Some(&e.device));
+            let (low, high) = spread.around(predicted[index], e.ceiling);
+            HeldOut { index, predicted: predicted[index], low, high }
+        })
+        .collect()
+}
+
+/// No prediction exceeds what the bandwidth allows.
+fn bounded(speed: f64, ceiling: Option<f64>) -> f64 {
+    ceiling.map_or(speed, |c| speed.min(c))
+}
+
+/// Predictions whose errors are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Generation by a model without experts.
+    DecodeDense,
+    /// Generation by a mixture of experts.
+    DecodeExperts,
+    /// Generation for several streams at once.
+    DecodeStreams,
+    /// Prompts.
+    Prefill,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] =
+        [Self::DecodeDense, Self::DecodeExperts, Self::DecodeStreams, Self::Prefill];
+
+    /// That of a measurement.
+    pub fn of(e: &Evidence) -> Self {
+        match e.quantity {
+            Quantity::Prefill => Self::Prefill,
+            Quantity::Decode if e.streams > 1.0 => Self::DecodeStreams,
+            Quantity::Decode if e.has_experts => Self::DecodeExperts,
+            Quantity::Decode => Self::DecodeDense,
+        }
+    }
+
+    /// The share of errors beyond each end of an interval. Errors of one device go together, so a
+    /// new device leaves the quantiles of the others more often than they say; the prompts' tail
+    /// is shorter to make up for it, decode's is not needed to be.
+    fn tail(self) -> f64 {
+        let part = (1.0 - COVERAGE) / 2.0;
+        if self == Self::Prefill { 0.75 * part } else { part }
+    }
+
+    /// Its word in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DecodeDense => "decode, dense",
+            Self::DecodeExperts => "decode, experts",
+            Self::DecodeStreams => "decode, several streams",
+            Self::Prefill => "prefill",
+        }
+    }
+}
+
+/// How far measurements lie from predictions: ends of ln(measured / predicted).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+impl Spread {
+    /// The weighted quantiles of the class's errors, without those of `except`; where that leaves
+    /// nothing, those of single streams through mixtures of experts, the widest of the others.
+    fn of(evidence: &[Evidence], predicted: &[f64], class: Class, except: Option<&str>) -> Self {
+        let others = |e: &Evidence| Some(e.device.as_str()) != except;
+        let class = if evidence.iter().any(|e| Class::of(e) == class && others(e)) {
+            class
+        } else {
+            Class::DecodeExperts
+        };
+        let chosen: Vec<usize> = (0..evidence.len())
+            .filter(|&i| Class::of(&evidence[i]) == class)
+            .filter(|&i| Some(evidence[i].device.as_str()) != except)
+            .collect();
+        let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
+        for &i in &chosen {
+            *counts.entry(&evidence[i].device).or_default() += 1.0;
+        }
+        let mut errors: Vec<(f64, f64)> = chosen
+            .iter()
+            .map(|&i| {
+                let e = &evidence[i];
+                let weight = (DEVICE_WEIGHT / counts[e.device.as_str()]).min(1.0);
+                ((e.measured / predicted[i]).ln(), weight)
+            })
+            .collect();
+        errors.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let tail = class.tail();
+        Self { low: quantile(&errors, tail), high: quantile(&errors, 1.0 - tail) }
+    }
+
+    /// The interval around a prediction, within what the bandwidth allows.
+    pub fn around(self, predicted: f64, ceiling: Option<f64>) -> (f64, f64) {
+        // An interval holds its own prediction, also where all others were too high.
+        let low = predicted * self.low.min(-0.03).exp();
+        let high = predicted * self.high.max(0.03).exp();
+        (low, bounded(high, ceiling))
+    }
+}
+
+/// The value below which a share `part` of the weight lies; `values` are sorted.
+fn quantile(values: &[(f64, f64)], part: f64) -> f64 {
+    let total: f64 = values.iter().map(|v| v.1).sum();
+    let mut below = 0.0;
+    for &(value, weight) in values {
+        below += weight;
+        if below >= part * total {
+            return value;
+        }
+    }
+    values.last().map_or(0.0, |v| v.0)
+}
+
+/// How wrong predictions were.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accuracy {
+    /// Measurements.
+    pub rows: usize,
+    /// Devices.
+    pub devices: usize,
+    /// Median of |predicted / measured − 1|.
+    pub median_error: f64,
+    /// The share within ±20 %.
+    pub within_20: f64,
+    /// Median of predicted / measured − 1.
+    pub bias: f64,
+    /// The share of measurements inside their interval.
+    pub coverage: f64,
+}
+
+impl Accuracy {
+    /// Over those measurements that `chosen` accepts; `None` where there are none.
+    pub fn over(
+        evidence: &[Evidence],
+        held_out: &[HeldOut],
+        chosen: impl Fn(&Evidence) -> bool,
+    ) -> Option<Self> {
+        let picked: Vec<(&Evidence, &HeldOut)> =
+            held_out.iter().map(|h| (&evidence[h.index], h)).filter(|(e, _)| chosen(e)).collect();
+        let mut errors: Vec<f64> =
+            picked.iter().map(|(e, h)| h.predicted / e.measured - 1.0).collect();
+        let mut devices: Vec<&str> = picked.iter().map(|(e, _)| e.device.as_str()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let share = |n: usize| n as f64 / picked.len() as f64;
+        let bias = middle(&mut errors)?;
+        let mut sizes: Vec<f64> = errors.iter().map(|e| e.abs()).collect();
+        Some(Self {
+            rows: picked.len(),
+            devices: devices.len(),
+            median_error: middle(&mut sizes)?,
+            within_20: share(sizes.iter().filter(|e| **e <= 0.2).count()),
+            bias,
+            coverage: share(
+                picked.iter().filter(|(e, h)| (h.low..=h.high).contains(&e.measured)).count(),
+            ),
+        })
+    }
+}
+
+fn middle(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    crate::stats::median(values)
+}
+
+/// The fitted factors and the spreads of their errors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Constants {
+    /// One for each of `speed::factors()`.
+    pub theta: Vec<f64>,
+    /// One for each class.
+    pub spreads: BTreeMap<Class, Spread>,
+}
+
+impl Constants {
+    /// From all of `evidence`, with the spreads of the held-out predictions.
+    pub fn of(evidence: &[Evidence], held_out: &[HeldOut]) -> Self {
+        let all: Vec<&Evidence> = evidence.iter().collect();
+        let predicted: Vec<f64> = held_out.iter().map(|h| h.predicted).collect();
+        let spread = |class| Spread::of(evidence, &predicted, class, None);
+        Self {
+            theta: fit(&all, None),
+            spreads: Class::ALL.into_iter().map(|c| (c, spread(c))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::published;
+
+    #[test]
+    fn predictions_for_unseen_devices_are_as_good_as_required() {
+        let rows = match std::env::var("WIDE") {
+            Ok(p) => published::read("wide", &std::fs::read_to_string(p).unwrap()).unwrap(),
+            Err(_) => published::all().unwrap(),
+        };
+        let shapes = published::models().unwrap();
+        let (evidence, aside) = super::super::evidence::gather(&rows, &shapes).unwrap();
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for a in &aside {
+            *reasons.entry(&a.reason).or_default() += 1;
+        }
+        eprintln!("{} {reasons:#?}", evidence.len());
+        let held_out = leave_one_device_out(&evidence);
+        for class in Class::ALL {
+            eprintln!(
+                "{class:?} {:?}",
+                Accuracy::over(&evidence, &held_out, |e| Class::of(e) == class)
+            );
+        }
+        for q in [Quantity::Decode, Quantity::Prefill] {
+            eprintln!(
+                "{q:?} {:?}",
+                Accuracy::over(&evidence, &held_out, |e| e.quantity == q && e.streams == 1.0)
+            );
+            let mut devices: Vec<&str> = evidence.iter().map(|e| e.device.as_str()).collect();
+            devices.sort_unstable();
+            devices.dedup();
+            for d in devices {
+                if let Some(a) = Accuracy::over(&evidence, &held_out, |e| {
+                    e.quantity == q && e.device == d && e.streams == 1.0
+                }) {
+                    eprintln!(
+                        "  {d:30} {:3} {:.3} {:.2} {:+.3} {:.2}",
+                        a.rows, a.median_error, a.within_20, a.bias, a.coverage
+                    );
+                }
+            }
+        }
+        let constants = Constants::of(&evidence, &held_out);
+        for (f, t) in speed::factors().iter().zip(&constants.theta) {
+            if (t - f.prior.mean).abs() > 1e-3 {
+                eprintln!("{} {:.3}", f.name, t);
+            }
+        }
+        eprintln!("{:?}", constants.spreads);
+    }
+}
