@@ -53,7 +53,6 @@ struct Watched {
     device: Device<'static>,
     index: u32,
     name: String,
-    baseline: Option<u64>,
     energy_baseline: Option<u64>,
     seen: Seen,
 }
@@ -62,9 +61,17 @@ struct Watched {
 #[derive(Debug, Default)]
 struct Seen {
     samples: u32,
+    /// Whether a trial has been told of.
+    in_trials: bool,
     /// Peak of what our processes have; 0 while the driver lists none of them.
     ours: u64,
-    /// Peak of the growth of the whole device.
+    /// Memory of the whole device in use before what is counted now.
+    baseline: Option<u64>,
+    /// What the whole device had gained in our turns before this one.
+    held: u64,
+    /// Whether it is another's turn.
+    waiting: bool,
+    /// Peak of the growth of the whole device in our turns.
     growth: u64,
     clocks: Vec<u32>,
     hottest: Option<u32>,
@@ -75,6 +82,29 @@ struct Seen {
 const THROTTLES: [Mark; 3] = [Mark::ClockThrottled, Mark::ThermalThrottled, Mark::PowerLimited];
 
 impl Seen {
+    /// Takes what the device has in use for the start of what is counted next. Clocks and reasons
+    /// of the time before the first trial do not count.
+    fn turn(&mut self, trial: bool, used: Option<u64>) {
+        if trial && !self.in_trials {
+            self.in_trials = true;
+            self.samples = 0;
+            self.clocks.clear();
+            self.throttled = [0; 3];
+        }
+        if let (false, Some(used), Some(baseline)) = (self.waiting, used, self.baseline) {
+            self.held = (self.held + used).saturating_sub(baseline);
+        }
+        self.baseline = used;
+        self.waiting = !trial;
+    }
+
+    /// The device has `used` in use, in our turn.
+    fn grow(&mut self, used: u64) {
+        if let Some(baseline) = self.baseline {
+            self.growth = self.growth.max((self.held + used).saturating_sub(baseline));
+        }
+    }
+
     /// A reason counts where at least two samples, and one in twenty, have it: drivers report
     /// slow-downs for a moment whenever the clocks change.
     fn marks(&self) -> Vec<Mark> {
@@ -113,10 +143,12 @@ impl Devices {
             devices.push(Watched {
                 index,
                 name: device.name().unwrap_or_else(|_| format!("GPU {index}")),
-                baseline: device.memory_info().ok().map(|m| m.used),
                 energy_baseline: device.total_energy_consumption().ok(),
+                seen: Seen {
+                    baseline: device.memory_info().ok().map(|m| m.used),
+                    ..Seen::default()
+                },
                 device,
-                seen: Seen::default(),
             });
         }
         if devices.is_empty() {
@@ -125,15 +157,26 @@ impl Devices {
         Ok(Self { devices })
     }
 
-    /// Takes a sample; `pids` are our processes.
-    pub fn read(&mut self, pids: &BTreeSet<u32>) {
+    /// Our turn has ended or begins; `trial`: one with the clock running.
+    pub fn turn(&mut self, trial: bool) {
+        for watched in &mut self.devices {
+            let used = watched.device.memory_info().ok().map(|m| m.used);
+            watched.seen.turn(trial, used);
+        }
+    }
+
+    /// Takes a sample; `pids` are our processes, `ours` says whether it is their turn.
+    pub fn read(&mut self, pids: &BTreeSet<u32>, ours: bool) {
         for watched in &mut self.devices {
             let (device, seen) = (&watched.device, &mut watched.seen);
-            seen.samples += 1;
-            if let (Ok(memory), Some(baseline)) = (device.memory_info(), watched.baseline) {
-                seen.growth = seen.growth.max(memory.used.saturating_sub(baseline));
-            }
             seen.ours = seen.ours.max(memory_of(device, pids));
+            if !ours {
+                continue;
+            }
+            seen.samples += 1;
+            if let Ok(memory) = device.memory_info() {
+                seen.grow(memory.used);
+            }
             let busy = device.utilization_rates().is_ok_and(|u| u.gpu > 0);
             if let (true, Ok(clock)) = (busy, device.clock_info(Clock::SM)) {
                 seen.clocks.push(clock);
@@ -221,6 +264,31 @@ mod tests {
             seen.throttle(ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::HW_SLOWDOWN);
         }
         assert_eq!(seen.marks(), THROTTLES);
+    }
+
+    #[test]
+    fn what_another_engine_loads_between_our_turns_is_not_ours() {
+        const GIB: u64 = 1 << 30;
+        let mut seen = Seen { baseline: Some(GIB), ..Seen::default() };
+        seen.grow(5 * GIB);
+        seen.turn(false, Some(5 * GIB));
+        // Another engine loads 8 GiB; then our trial makes a buffer of 1 GiB.
+        for _ in 0..3 {
+            seen.turn(true, Some(13 * GIB));
+            seen.grow(14 * GIB);
+            seen.turn(false, Some(13 * GIB));
+        }
+        assert_eq!(seen.peak(MemoryBasis::DeviceGrowth), Some(Bytes(5 * GIB)));
+    }
+
+    #[test]
+    fn heat_while_loading_is_no_mark_of_the_trials() {
+        let mut seen = Seen { samples: 10, ..Seen::default() };
+        for _ in 0..10 {
+            seen.throttle(ThrottleReasons::HW_THERMAL_SLOWDOWN);
+        }
+        seen.turn(true, None);
+        assert_eq!(seen.marks(), []);
     }
 
     #[test]

@@ -33,6 +33,10 @@ const PERIOD: Duration = Duration::from_millis(100);
 
 /// A thread that samples process trees ten times a second, from [`Watch::start`] to
 /// [`Watch::finish`]. End it while the processes live: what they did last would be missed.
+///
+/// Where several trees are alive and take turns, tell each watch when its own tree's turn is, with
+/// [`Watch::loaded`], [`Watch::trial_starts`] and [`Watch::trial_ends`]: between its turns neither
+/// the CPU time of the others nor their memory on a GPU is put to its account.
 #[derive(Debug)]
 pub struct Watch {
     orders: Sender<Order>,
@@ -41,7 +45,19 @@ pub struct Watch {
 
 enum Order {
     Lap(Sender<Lap>),
+    Turn(Turn, Sender<()>),
     Finish,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Ours, while the model loads, or for good where nobody says otherwise.
+    Loading,
+    /// Ours, while the clock runs.
+    Trial,
+    /// Another's.
+    Other,
 }
 
 impl Watch {
@@ -67,6 +83,29 @@ impl Watch {
         // An error here is a thread that has ended, which `finish` tells.
         let _ = started.recv();
         Self { orders, thread }
+    }
+
+    /// The model is loaded: what GPUs take from now on is another's, until a trial starts.
+    pub fn loaded(&self) {
+        self.turn(Turn::Other);
+    }
+
+    /// A trial of the watched processes starts. Returns when a sample is taken.
+    pub fn trial_starts(&self) {
+        self.turn(Turn::Trial);
+    }
+
+    /// The trial is over. Returns when a sample is taken.
+    pub fn trial_ends(&self) {
+        self.turn(Turn::Other);
+    }
+
+    fn turn(&self, turn: Turn) {
+        let (reply, answer) = mpsc::channel();
+        // An error here is a thread that has ended, which `finish` tells.
+        if self.orders.send(Order::Turn(turn, reply)).is_ok() {
+            let _ = answer.recv();
+        }
     }
 
     /// What was used since the start or since the last lap. Takes a sample; call it between trials,
@@ -129,6 +168,24 @@ impl Default for Lap {
 }
 
 impl Lap {
+    /// This lap and another one together; what either cannot tell, the sum cannot.
+    fn plus(&self, other: &Self) -> Self {
+        let nanos = |a: Option<Nanos>, b: Option<Nanos>| Some(Nanos(a?.0 + b?.0));
+        let joules = |a: Option<Joules>, b: Option<Joules>| Some(Joules(a?.0 + b?.0));
+        let gpus = self.gpus.iter().zip(&other.gpus);
+        Self {
+            time: Nanos(self.time.0 + other.time.0),
+            tree_cpu: nanos(self.tree_cpu, other.tree_cpu),
+            harness_cpu: nanos(self.harness_cpu, other.harness_cpu),
+            other_cpu: nanos(self.other_cpu, other.other_cpu),
+            cores: other.cores,
+            major_faults: self.major_faults.zip(other.major_faults).map(|(a, b)| a + b),
+            package: joules(self.package, other.package),
+            gpus: gpus.map(|(a, b)| joules(*a, *b)).collect(),
+            gpus_used: other.gpus_used.clone(),
+        }
+    }
+
     /// Energy within a boundary, gross: all packages, or the GPUs that the processes used. The GPU's
     /// counter moves some ten times a second: a lap of less than a second is coarse.
     pub fn energy(&self, boundary: Boundary) -> Option<Joules> {
@@ -211,6 +268,8 @@ pub struct Observed {
     pub gpus: Vec<GpuObserved>,
     /// What was used from start to finish.
     pub whole: Lap,
+    /// What was used in the trials together; `None` where none was told of.
+    pub trials: Option<Lap>,
     /// What the machine ran on at the end.
     pub power_source: Option<PowerSource>,
     /// The CPU's governor at the end.
@@ -252,7 +311,13 @@ impl Observed {
         self.gpus.first().map(|g| g.memory_basis)
     }
 
-    /// What speaks against figures that were measured meanwhile. The marks that need more than a
+    /// What was used while the clock ran: in the trials, or from start to finish where none was
+    /// told of.
+    pub fn timed(&self) -> &Lap {
+        self.trials.as_ref().unwrap_or(&self.whole)
+    }
+
+    /// What speaks against figures that were measured meanwhile: in the trials. The marks that need more than a
     /// watch sees ([`Mark::ProbeDrift`], [`Mark::ClientLag`], [`Mark::PagesNotResident`],
     /// [`Mark::TimedOut`]) are for the caller to add.
     pub fn marks(&self) -> Vec<Mark> {
@@ -262,10 +327,13 @@ impl Observed {
             .filter(|g| g.peak_memory.is_some())
             .flat_map(|g| g.throttled.iter().copied())
             .collect();
-        let long = self.whole.time.seconds() >= SHORTEST_FOR_SHARES;
-        let others = self.whole.other_cores().filter(|_| long);
-        let allowed = OTHERS_CORES.max(f64::from(self.whole.cores.unwrap_or(1)) * OTHERS_SHARE);
-        let harness = self.whole.harness_share().filter(|_| long);
+        let timed = self.timed();
+        let long = timed.time.seconds() >= SHORTEST_FOR_SHARES;
+        let others = timed.other_cores().filter(|_| long);
+        let allowed = OTHERS_CORES.max(f64::from(timed.cores.unwrap_or(1)) * OTHERS_SHARE);
+        let harness = timed.harness_share().filter(|_| long);
+        // Without trials told of, loading the weights is in the window.
+        let read = self.trials.as_ref().and_then(|t| t.major_faults).unwrap_or(0);
         let other_governor = |g: &String| g != "performance";
         for (holds, mark) in [
             (self.thermal_throttles.is_some_and(|n| n > 0), Mark::ThermalThrottled),
@@ -274,6 +342,7 @@ impl Observed {
             (others.is_some_and(|cores| cores > allowed), Mark::BusyCores),
             (self.swap.is_some_and(|s| s.0 > 0), Mark::Swap),
             (harness.is_some_and(|s| s.0 > HARNESS_SHARE), Mark::HarnessCpu),
+            (read > 0, Mark::PagesNotResident),
         ] {
             if holds {
                 marks.push(mark);
@@ -306,6 +375,9 @@ struct Watcher {
     throttles: Option<u64>,
     started: (Instant, Counters),
     lap: (Instant, Counters),
+    turn: Turn,
+    trial: (Instant, Counters),
+    trials: Option<Lap>,
     observed: Observed,
 }
 
@@ -325,6 +397,9 @@ impl Watcher {
             throttles: process::thermal_throttles(),
             started: (Instant::now(), Counters::default()),
             lap: (Instant::now(), Counters::default()),
+            turn: Turn::Loading,
+            trial: (Instant::now(), Counters::default()),
+            trials: None,
             observed: Observed::default(),
         };
         watcher.sample();
@@ -345,13 +420,40 @@ impl Watcher {
                     // Nobody waits any more: nothing is lost.
                     let _ = reply.send(lap);
                 }
+                Ok(Order::Turn(turn, reply)) => {
+                    self.take_turn(turn);
+                    // Nobody waits any more: nothing is lost.
+                    let _ = reply.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.sample();
                     // Late samples are not made up for.
                     next = Instant::now() + PERIOD;
                 }
-                Ok(Order::Finish) | Err(RecvTimeoutError::Disconnected) => return self.sample(),
+                Ok(Order::Finish) | Err(RecvTimeoutError::Disconnected) => {
+                    // A trial that was cut short was a trial.
+                    return if self.turn == Turn::Trial {
+                        self.take_turn(Turn::Other);
+                    } else {
+                        self.sample();
+                    };
+                }
             }
+        }
+    }
+
+    fn take_turn(&mut self, turn: Turn) {
+        // What came until now belongs to the turn that ends.
+        self.sample();
+        let now = (Instant::now(), self.counters());
+        if self.turn == Turn::Trial {
+            let trial = self.between(&self.trial, &now);
+            self.trials = Some(self.trials.as_ref().map_or(trial.clone(), |t| t.plus(&trial)));
+        }
+        self.trial = now;
+        self.turn = turn;
+        if let Ok(devices) = &mut self.devices {
+            devices.turn(turn == Turn::Trial);
         }
     }
 
@@ -378,7 +480,7 @@ impl Watcher {
         }
         if let Ok(devices) = &mut self.devices {
             let pids: BTreeSet<u32> = self.tree.pids().collect();
-            devices.read(&pids);
+            devices.read(&pids, self.turn != Turn::Other);
         }
         if let Ok(packages) = &mut self.packages {
             packages.joules();
@@ -460,6 +562,7 @@ impl Watcher {
             absent("other_cpu", "this operating system does not tell CPU time core by core");
         }
         seen.whole = whole;
+        seen.trials = self.trials;
         seen
     }
 }
@@ -526,6 +629,18 @@ mod tests {
             Mark::HarnessCpu,
         ];
         assert_eq!(observed.marks(), marks);
+    }
+
+    #[test]
+    fn trials_that_were_told_of_count_and_the_time_between_them_does_not() {
+        let busy = Lap { other_cpu: Some(Nanos(9_000_000_000)), ..lap() };
+        let observed = Observed { whole: busy, trials: Some(lap()), ..Observed::default() };
+        assert_eq!(observed.marks(), []);
+        let faults = Lap { major_faults: Some(3), ..lap() };
+        let observed = Observed { trials: Some(faults), ..Observed::default() };
+        assert_eq!(observed.marks(), [Mark::PagesNotResident]);
+        let both = lap().plus(&lap());
+        assert_eq!((both.time, both.package), (Nanos(20_000_000_000), Some(Joules(1000.0))));
     }
 
     #[test]
