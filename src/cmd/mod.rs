@@ -1,5 +1,6 @@
 //! One file for each subcommand.
 
+pub mod doctor;
 pub mod dry_run;
 pub mod run;
 
@@ -15,6 +16,7 @@ use crate::scenario::{Known, KnownModel};
 pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Doctor(args) => doctor::run(args),
     }
 }
 
