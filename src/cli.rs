@@ -18,4 +18,6 @@ pub struct Cli {
 pub enum Command {
     /// Measure the cases of a scenario on this machine.
     Run(cmd::run::RunArgs),
+    /// Show what this machine is, what can be measured on it, and what to put right first.
+    Doctor(cmd::doctor::DoctorArgs),
 }

@@ -148,6 +148,24 @@ fn a_lap_counts_from_the_lap_before() {
 }
 
 #[test]
+fn a_stranger_between_trials_is_nobody_s_business() {
+    let idle = Tree::start(1, &[]);
+    let watch = Watch::start(idle.0.id());
+    watch.loaded();
+    for _ in 0..2 {
+        watch.trial_starts();
+        std::thread::sleep(Duration::from_millis(100));
+        watch.trial_ends();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let observed = watch.finish();
+    let trials = observed.trials.as_ref().expect("trials").time.seconds();
+    assert!((0.2..0.4).contains(&trials), "{trials} s");
+    assert!(observed.whole.time.seconds() >= 0.6);
+    idle.end();
+}
+
+#[test]
 fn a_process_that_is_not_there_leaves_no_figure_and_a_reason() {
     let observed = Watch::start(u32::MAX).finish();
     assert_eq!((observed.peak_memory, observed.whole.tree_cpu), (None, None));

@@ -1,5 +1,6 @@
 //! One file for each subcommand.
 
+pub mod doctor;
 pub mod dry_run;
 pub mod run;
 
@@ -13,6 +14,7 @@ use crate::scenario::Known;
 pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Doctor(args) => doctor::run(args),
     }
 }
 

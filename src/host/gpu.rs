@@ -99,6 +99,16 @@ fn nvidia_gpus(nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
         .collect()
 }
 
+/// Whether an NVIDIA GPU is plugged in, with or without a driver.
+pub fn has_nvidia_card() -> bool {
+    let Ok(devices) = std::fs::read_dir("/sys/bus/pci/devices") else { return false };
+    devices.flatten().any(|device| {
+        let read = |name| super::read_trimmed(&device.path().join(name)).unwrap_or_default();
+        // PCI's class 03 is a display controller.
+        read("vendor") == "0x10de" && read("class").starts_with("0x03")
+    })
+}
+
 /// AMD's GPUs from the files of the amdgpu driver; it has no library that is always there.
 #[cfg(target_os = "linux")]
 fn amd_gpus() -> Vec<Gpu> {

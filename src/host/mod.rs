@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sysinfo::System;
 
 pub use cpu::{Cache, Cpu, governor};
-pub use gpu::Gpu;
+pub use gpu::{Gpu, has_nvidia_card};
 pub use limits::Limits;
 pub use probe::{Probe, probe};
 
