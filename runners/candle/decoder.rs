@@ -201,6 +201,7 @@ impl Decoder {
         let (vocabulary, _) = weights.shape("token_embd.weight")?;
         let hidden = shape.hidden;
         let embedding = weights.whole(threads, "token_embd.weight", vocabulary, hidden)?;
+        let output_norm = weights.vector("output_norm.weight", hidden)?;
         let head = match weights.has("output.weight") {
             false => None,
             true => Some(Linear {
@@ -239,7 +240,7 @@ impl Decoder {
             shape,
             vocabulary,
             embedding,
-            output_norm: weights.vector("output_norm.weight", hidden)?,
+            output_norm,
             head,
             layers,
             cache,
