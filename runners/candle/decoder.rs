@@ -1,0 +1,645 @@
+//! The decoder: one sequence of steps for all architectures, over rows of many sequences at once.
+
+use anyhow::{anyhow, bail};
+use bench::runner::batching::Chunk;
+use bench::runner::{Fault, Settings};
+use half::f16;
+
+use crate::activations::{Activations, Forms};
+use crate::attention::{Attention, Run};
+use crate::cache::{AnyCache, Cache};
+use crate::experts::{Experts, Room};
+use crate::matrix::{Matrix, Product, multiply};
+use crate::rope::Rope;
+use crate::rows::{rms_norm, rms_norm_in_place};
+use crate::shape::Shape;
+use crate::simd::Element;
+use crate::threads::{Shared, Threads};
+use crate::weights::Weights;
+
+/// A matrix and what is added to its products.
+struct Linear {
+    matrix: Matrix,
+    bias: Option<Vec<f32>>,
+}
+
+enum FeedForward {
+    Dense { gate: Matrix, up: Matrix, down: Matrix },
+    Experts(Experts),
+}
+
+struct Layer {
+    attention_norm: Vec<f32>,
+    /// Queries, keys and values: three matrices, or one with all of them.
+    projections: Vec<Linear>,
+    query_norm: Option<Vec<f32>>,
+    key_norm: Option<Vec<f32>>,
+    output: Linear,
+    attention_post_norm: Option<Vec<f32>>,
+    feed_forward_norm: Vec<f32>,
+    feed_forward: FeedForward,
+    feed_forward_post_norm: Option<Vec<f32>>,
+}
+
+/// Room for the rows of one step, made once.
+struct Buffers {
+    /// The residual stream.
+    stream: Vec<f32>,
+    /// Normed rows, and results that are normed before they join the stream.
+    normed: Vec<f32>,
+    /// Queries, keys and values of each row.
+    projected: Vec<f32>,
+    attended: Vec<f32>,
+    /// Between gate and down.
+    hidden: Vec<f32>,
+    logits: Vec<f32>,
+    activations: Activations,
+    experts: Room,
+    ropes: [Rope; 2],
+}
+
+/// A loaded model with the caches of all sequences.
+pub struct Decoder {
+    threads: Threads,
+    shape: Shape,
+    vocabulary: usize,
+    embedding: Matrix,
+    output_norm: Vec<f32>,
+    /// `None`: the embedding's weights.
+    head: Option<Linear>,
+    layers: Vec<Layer>,
+    cache: AnyCache,
+    buffers: Buffers,
+    rows: usize,
+    slots: usize,
+}
+
+/// Bytes of a decoder's parts.
+pub struct Sizes {
+    /// Weights.
+    pub weights: usize,
+    /// Keys and values.
+    pub cache: usize,
+    /// Everything else that is kept between steps.
+    pub buffers: usize,
+}
+
+impl Layer {
+    fn load(
+        weights: &Weights,
+        threads: Threads,
+        shape: &Shape,
+        index: usize,
+    ) -> anyhow::Result<Self> {
+        let name = |part: &str| format!("blk.{index}.{part}.weight");
+        let bias = |part: &str, len| weights.optional_vector(&format!("blk.{index}.{part}.bias"), len);
+        let norm = |part: &str| weights.vector(&name(part), shape.hidden);
+        let optional_norm = |part: &str, len| weights.optional_vector(&name(part), len);
+        let whole = |part: &str, n, k| weights.whole(threads, &name(part), n, k);
+        let linear = |part: &str, n, k| -> anyhow::Result<Linear> {
+            Ok(Linear { matrix: whole(part, n, k)?, bias: bias(part, n)? })
+        };
+        let (hidden, dim) = (shape.hidden, shape.head_dim);
+        let (queries, keys) = (shape.heads * dim, shape.kv_heads * dim);
+        let projections = if weights.has(&name("attn_qkv")) {
+            vec![linear("attn_qkv", queries + 2 * keys, hidden)?]
+        } else {
+            vec![
+                linear("attn_q", queries, hidden)?,
+                linear("attn_k", keys, hidden)?,
+                linear("attn_v", keys, hidden)?,
+            ]
+        };
+        Ok(Self {
+            attention_norm: norm("attn_norm")?,
+            projections,
+            query_norm: optional_norm("attn_q_norm", dim)?,
+            key_norm: optional_norm("attn_k_norm", dim)?,
+            output: linear("attn_output", hidden, queries)?,
+            attention_post_norm: optional_norm("post_attention_norm", hidden)?,
+            feed_forward_norm: norm("ffn_norm")?,
+            feed_forward: FeedForward::load(weights, threads, shape, index)?,
+            feed_forward_post_norm: optional_norm("post_ffw_norm", hidden)?,
+        })
+    }
+}
+
+impl FeedForward {
+    fn load(
+        weights: &Weights,
+        threads: Threads,
+        shape: &Shape,
+        index: usize,
+    ) -> anyhow::Result<Self> {
+        let name = |part: &str| format!("blk.{index}.{part}.weight");
+        let (hidden, width) = (shape.hidden, shape.feed_forward);
+        let rows = |part: &str, rows, k| weights.matrix(threads, &name(part), rows, k);
+        if let Some((count, used)) = shape.experts {
+            let experts = (0..count)
+                .map(|e| {
+                    let wide = e * width..(e + 1) * width;
+                    Ok([
+                        rows("ffn_gate_exps", wide.clone(), hidden)?,
+                        rows("ffn_up_exps", wide, hidden)?,
+                        rows("ffn_down_exps", e * hidden..(e + 1) * hidden, width)?,
+                    ])
+                })
+                .collect::<anyhow::Result<_>>()?;
+            let router = weights.whole(threads, &name("ffn_gate_inp"), count, hidden)?;
+            return Ok(Self::Experts(Experts { router, experts, used }));
+        }
+        let down = weights.whole(threads, &name("ffn_down"), hidden, width)?;
+        if weights.has(&name("ffn_gate")) {
+            let gate = weights.whole(threads, &name("ffn_gate"), width, hidden)?;
+            let up = weights.whole(threads, &name("ffn_up"), width, hidden)?;
+            return Ok(Self::Dense { gate, up, down });
+        }
+        // phi3 has the gate's rows above the others in one tensor.
+        let gate = rows("ffn_up", 0..width, hidden)?;
+        let up = rows("ffn_up", width..2 * width, hidden)?;
+        Ok(Self::Dense { gate, up, down })
+    }
+
+    fn forms(&self) -> Forms {
+        match self {
+            Self::Dense { gate, up, .. } => gate.forms().or(up.forms()),
+            Self::Experts(experts) => experts.router.forms(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Dense { gate, up, down } => gate.bytes() + up.bytes() + down.bytes(),
+            Self::Experts(experts) => experts.bytes(),
+        }
+    }
+}
+
+fn product<'a>(linear: &'a Linear, rows: usize, out: &mut [f32]) -> Product<'a> {
+    Product {
+        matrix: &linear.matrix,
+        gate: None,
+        bias: linear.bias.as_deref(),
+        panel: 0,
+        rows,
+        out: Shared::new(out),
+        offset: 0,
+        stride: linear.matrix.n,
+        add: false,
+    }
+}
+
+impl Decoder {
+    /// Loads the weights and makes room for `settings.slots` sequences and `rows` rows a step.
+    pub fn load(
+        weights: &Weights,
+        settings: &Settings,
+        threads: Threads,
+        rows: usize,
+    ) -> anyhow::Result<Self> {
+        let shape = Shape::read(&weights.content.metadata)?;
+        let (vocabulary, _) = weights.shape("token_embd.weight")?;
+        let hidden = shape.hidden;
+        let embedding = weights.whole(threads, "token_embd.weight", vocabulary, hidden)?;
+        let output_norm = weights.vector("output_norm.weight", hidden)?;
+        let head = match weights.has("output.weight") {
+            false => None,
+            true => Some(Linear {
+                matrix: weights.whole(threads, "output.weight", vocabulary, hidden)?,
+                bias: weights.optional_vector("output.bias", vocabulary)?,
+            }),
+        };
+        let layers = (0..shape.layers)
+            .map(|index| Layer::load(weights, threads, &shape, index))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let slots = settings.slots.max(1) as usize;
+        let tokens = settings.slot_tokens as usize;
+        let half = shape.rope.dims / 2;
+        let factor = |name: &str| weights.optional_vector(&format!("{name}.weight"), half);
+        let (long, short) = (factor("rope_factors_long")?, factor("rope_factors_short")?);
+        let scaled = if tokens > shape.rope.original_tokens { long } else { short };
+        let factors = factor("rope_freqs")?.or(scaled);
+        weights.all_used()?;
+
+        let (layer_count, kv_heads, dim) = (shape.layers, shape.kv_heads, shape.head_dim);
+        let cache = match settings.kv_type.as_deref().unwrap_or("f16") {
+            "f16" => AnyCache::F16(Cache::new(layer_count, kv_heads, dim, slots, tokens)),
+            "f32" => AnyCache::F32(Cache::new(layer_count, kv_heads, dim, slots, tokens)),
+            other => {
+                return Err(anyhow!("this engine has no KV type '{other}'; use f16 or f32")
+                    .context(Fault::Unsupported));
+            }
+        };
+        let ropes = [
+            Rope::new(&shape.rope, factors.as_deref(), rows),
+            Rope::new(&shape.window_rope, factors.as_deref(), rows),
+        ];
+        let mut decoder = Self {
+            buffers: Buffers::new(&shape, vocabulary, rows, slots, ropes),
+            threads,
+            shape,
+            vocabulary,
+            embedding,
+            output_norm,
+            head,
+            layers,
+            cache,
+            rows,
+            slots,
+        };
+        decoder.reserve();
+        Ok(decoder)
+    }
+
+    /// Makes the room that depends on the weights' types.
+    fn reserve(&mut self) {
+        let (shape, rows) = (&self.shape, self.rows);
+        let activations = &mut self.buffers.activations;
+        for layer in &self.layers {
+            for linear in &layer.projections {
+                activations.reserve(rows, shape.hidden, linear.matrix.forms());
+            }
+            activations.reserve(rows, shape.heads * shape.head_dim, layer.output.matrix.forms());
+            activations.reserve(rows, shape.hidden, layer.feed_forward.forms());
+            match &layer.feed_forward {
+                FeedForward::Dense { down, .. } => {
+                    activations.reserve(rows, shape.feed_forward, down.forms());
+                }
+                FeedForward::Experts(experts) => experts.reserve(&mut self.buffers.experts, rows),
+            }
+        }
+        let head = self.head.as_ref().map_or(&self.embedding, |head| &head.matrix);
+        self.buffers.activations.reserve(rows, shape.hidden, head.forms());
+    }
+
+    /// What lies in memory.
+    pub fn sizes(&self) -> Sizes {
+        let layers = self.layers.iter().map(|layer| {
+            let projections: usize = layer.projections.iter().map(|l| l.matrix.bytes()).sum();
+            projections + layer.output.matrix.bytes() + layer.feed_forward.bytes()
+        });
+        let head = self.head.as_ref().map_or(0, |head| head.matrix.bytes());
+        Sizes {
+            weights: self.embedding.bytes() + head + layers.sum::<usize>(),
+            cache: match &self.cache {
+                AnyCache::F16(cache) => cache.bytes(),
+                AnyCache::F32(cache) => cache.bytes(),
+            },
+            buffers: self.buffers.bytes(),
+        }
+    }
+
+    /// Most rows of a step.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Sequences.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Values of a row of logits.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The last step's logits: a row for each that was wanted, in order.
+    pub fn logits(&self) -> &[f32] {
+        &self.buffers.logits
+    }
+
+    /// Computes the chunks, with logits after every token or after those that the chunks name.
+    pub fn step(&mut self, chunks: &[Chunk<'_>], all_logits: bool) -> anyhow::Result<()> {
+        match &mut self.cache {
+            AnyCache::F16(cache) => {
+                // The cache is taken out for the call, because the rest of `self` is borrowed too.
+                let mut cache = std::mem::replace(cache, Cache::<f16>::new(0, 0, 0, 0, 0));
+                let result = self.step_with(&mut cache, chunks, all_logits);
+                self.cache = AnyCache::F16(cache);
+                result
+            }
+            AnyCache::F32(cache) => {
+                let mut cache = std::mem::replace(cache, Cache::<f32>::new(0, 0, 0, 0, 0));
+                let result = self.step_with(&mut cache, chunks, all_logits);
+                self.cache = AnyCache::F32(cache);
+                result
+            }
+        }
+    }
+
+    fn step_with<E: Element>(
+        &mut self,
+        cache: &mut Cache<E>,
+        chunks: &[Chunk<'_>],
+        all_logits: bool,
+    ) -> anyhow::Result<()> {
+        let mut runs = Vec::with_capacity(chunks.len());
+        let mut wanted = Vec::with_capacity(chunks.len());
+        let mut rows = 0;
+        for chunk in chunks {
+            let (slot, position) = (chunk.sequence as usize, chunk.position as usize);
+            let tokens = chunk.tokens.len();
+            if slot >= self.slots || position + tokens > cache.positions() {
+                bail!(
+                    "positions {position} to {} of sequence {slot} are outside the cache of {} × {}",
+                    position + tokens,
+                    self.slots,
+                    cache.positions()
+                );
+            }
+            runs.push(Run { row: rows, tokens, slot, position });
+            if all_logits {
+                wanted.extend(rows..rows + tokens);
+            } else if chunk.logits {
+                wanted.push(rows + tokens - 1);
+            }
+            rows += tokens;
+        }
+        if rows > self.rows {
+            bail!("{rows} tokens are too many for one step of at most {}", self.rows);
+        }
+        self.embed(chunks)?;
+        for rope in &mut self.buffers.ropes {
+            rope.set_positions(
+                chunks.iter().flat_map(|c| c.position..c.position + c.tokens.len() as u32),
+            );
+        }
+        let last = self.layers.len() - 1;
+        for index in 0..=last {
+            self.project(index, rows)?;
+            self.write_cache(index, &runs, cache);
+            self.attend(index, &runs, cache);
+            if index == last && wanted.len() < rows {
+                // Only rows whose logits are wanted go through the rest.
+                self.buffers.keep(&wanted, self.shape.hidden, self.shape.heads * self.shape.head_dim);
+                rows = wanted.len();
+            }
+            if rows > 0 {
+                self.finish(index, rows)?;
+            }
+        }
+        self.compute_logits(rows)
+    }
+
+    fn embed(&mut self, chunks: &[Chunk<'_>]) -> anyhow::Result<()> {
+        let hidden = self.shape.hidden;
+        let scale = self.shape.embedding_scale;
+        let tokens: Vec<u32> = chunks.iter().flat_map(|c| c.tokens.iter().copied()).collect();
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocabulary) {
+            bail!("token {token} is outside the vocabulary of {}", self.vocabulary);
+        }
+        let stream = Shared::new(&mut self.buffers.stream);
+        let failed = std::sync::Mutex::new(Ok(()));
+        self.threads.share(tokens.len(), 8, |range| {
+            for i in range {
+                // SAFETY: each token has its own row.
+                let row = unsafe { stream.part(i * hidden..(i + 1) * hidden) };
+                if let Err(error) = self.embedding.row(tokens[i] as usize, row) {
+                    *failed.lock().unwrap_or_else(|e| e.into_inner()) = Err(error);
+                }
+                if scale != 1.0 {
+                    row.iter_mut().for_each(|x| *x *= scale);
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Queries, keys and values of all rows.
+    fn project(&mut self, index: usize, rows: usize) -> anyhow::Result<()> {
+        let layer = &self.layers[index];
+        let forms = layer.projections.iter().fold(Forms::default(), |f, l| f.or(l.matrix.forms()));
+        self.buffers.norm(self.threads, &layer.attention_norm, &self.shape, rows, forms);
+        let stride = self.shape.projected();
+        let mut offset = 0;
+        let mut products = Vec::with_capacity(3);
+        for linear in &layer.projections {
+            let product = product(linear, rows, &mut self.buffers.projected);
+            products.push(Product { offset, stride, ..product });
+            offset += linear.matrix.n;
+        }
+        multiply(self.threads, &self.buffers.activations, &products)
+    }
+
+    /// Norms and turns queries and keys, and writes keys and values into the cache.
+    fn write_cache<E: Element>(&mut self, index: usize, runs: &[Run], cache: &mut Cache<E>) {
+        let (layer, shape) = (&self.layers[index], &self.shape);
+        let rope = &self.buffers.ropes[usize::from(shape.windows[index].is_some())];
+        let (dim, stride) = (shape.head_dim, shape.projected());
+        let rows: usize = runs.iter().map(|run| run.tokens).sum();
+        let projected = Shared::new(&mut self.buffers.projected);
+        let writer = cache.writer();
+        self.threads.share(rows, 4, |range| {
+            for row in range {
+                // SAFETY: each row has its own part.
+                let all = unsafe { projected.part(row * stride..(row + 1) * stride) };
+                let (queries, rest) = all.split_at_mut(shape.heads * dim);
+                let (keys, values) = rest.split_at_mut(shape.kv_heads * dim);
+                let sides =
+                    [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)];
+                for (heads, norm) in sides {
+                    for head in heads.chunks_exact_mut(dim) {
+                        if let Some(norm) = norm {
+                            rms_norm_in_place(head, norm, shape.norm_eps);
+                        }
+                        rope.turn(row, head);
+                    }
+                }
+                let Some(run) = runs.iter().find(|run| row < run.row + run.tokens) else { continue };
+                let position = run.position + row - run.row;
+                let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
+                for (head, (key, value)) in heads.enumerate() {
+                    // SAFETY: each row is one position of one sequence.
+                    unsafe { writer.write((index, run.slot, head), position, key, value) };
+                }
+            }
+        });
+    }
+
+    fn attend<E: Element>(&mut self, index: usize, runs: &[Run], cache: &Cache<E>) {
+        let shape = &self.shape;
+        let attention = Attention {
+            cache,
+            layer: index,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            dim: shape.head_dim,
+            scale: shape.attention_scale,
+            window: shape.windows[index],
+        };
+        let Buffers { projected, attended, .. } = &mut self.buffers;
+        attention.attend(self.threads, runs, projected, shape.projected(), attended);
+    }
+
+    /// From what attention gave to the layer's end.
+    fn finish(&mut self, index: usize, rows: usize) -> anyhow::Result<()> {
+        let (threads, shape, layer) = (self.threads, &self.shape, &self.layers[index]);
+        let buffers = &mut self.buffers;
+        let (hidden, width) = (shape.hidden, shape.heads * shape.head_dim);
+        let attended = &buffers.attended;
+        let forms = layer.output.matrix.forms();
+        buffers.activations.fill(threads, rows, width, forms, |i| i, |i| {
+            &attended[i * width..][..width]
+        });
+        let add = layer.attention_post_norm.is_none();
+        let out = if add { &mut buffers.stream } else { &mut buffers.normed };
+        let output = Product { add, ..product(&layer.output, rows, out) };
+        multiply(threads, &buffers.activations, &[output])?;
+        if let Some(norm) = &layer.attention_post_norm {
+            buffers.join(threads, norm, shape, rows);
+        }
+
+        let forms = layer.feed_forward.forms();
+        buffers.norm(threads, &layer.feed_forward_norm, shape, rows, forms);
+        let add = layer.feed_forward_post_norm.is_none();
+        match &layer.feed_forward {
+            FeedForward::Dense { gate, up, down } => {
+                let width = shape.feed_forward;
+                let blank = Product {
+                    matrix: up,
+                    gate: Some((gate, shape.gate)),
+                    bias: None,
+                    panel: 0,
+                    rows,
+                    out: Shared::new(&mut buffers.hidden),
+                    offset: 0,
+                    stride: width,
+                    add: false,
+                };
+                multiply(threads, &buffers.activations, &[blank])?;
+                let values = &buffers.hidden;
+                buffers.activations.fill(threads, rows, width, down.forms(), |i| i, |i| {
+                    &values[i * width..][..width]
+                });
+                let out = if add { &mut buffers.stream } else { &mut buffers.normed };
+                let (out, matrix) = (Shared::new(out), down);
+                let down = Product { matrix, gate: None, out, stride: hidden, add, ..blank };
+                multiply(threads, &buffers.activations, &[down])?;
+            }
+            FeedForward::Experts(experts) => {
+                if !add {
+                    bail!("experts with a norm behind them are not supported");
+                }
+                let Buffers { experts: room, activations, normed, stream, .. } = buffers;
+                let (rows, stream) = (&normed[..rows * hidden], &mut stream[..rows * hidden]);
+                experts.run(threads, room, shape.gate, activations, rows, stream)?;
+            }
+        }
+        if let Some(norm) = &layer.feed_forward_post_norm {
+            buffers.join(threads, norm, shape, rows);
+        }
+        Ok(())
+    }
+
+    fn compute_logits(&mut self, rows: usize) -> anyhow::Result<()> {
+        let (threads, vocabulary) = (self.threads, self.vocabulary);
+        let logits = self.buffers.logits.len().max(rows * vocabulary);
+        self.buffers.logits.resize(logits, 0.0);
+        if rows == 0 {
+            return Ok(());
+        }
+        let (matrix, bias) = match &self.head {
+            Some(head) => (&head.matrix, head.bias.as_deref()),
+            None => (&self.embedding, None),
+        };
+        self.buffers.norm(threads, &self.output_norm, &self.shape, rows, matrix.forms());
+        let product = Product {
+            matrix,
+            gate: None,
+            bias,
+            panel: 0,
+            rows,
+            out: Shared::new(&mut self.buffers.logits),
+            offset: 0,
+            stride: vocabulary,
+            add: false,
+        };
+        multiply(threads, &self.buffers.activations, &[product])?;
+        if let Some(cap) = self.shape.logit_softcap {
+            for logit in &mut self.buffers.logits[..rows * vocabulary] {
+                *logit = (*logit / cap).tanh() * cap;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shape {
+    /// Values of a row of queries, keys and values.
+    fn projected(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+impl Buffers {
+    fn new(shape: &Shape, vocabulary: usize, rows: usize, slots: usize, ropes: [Rope; 2]) -> Self {
+        let room = |width: usize| vec![0.0; rows * width];
+        Self {
+            stream: room(shape.hidden),
+            normed: room(shape.hidden),
+            projected: room(shape.projected()),
+            attended: room(shape.heads * shape.head_dim),
+            hidden: room(if shape.experts.is_none() { shape.feed_forward } else { 0 }),
+            logits: vec![0.0; slots * vocabulary],
+            activations: Activations::default(),
+            experts: Room::default(),
+            ropes,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let floats = [
+            &self.stream,
+            &self.normed,
+            &self.projected,
+            &self.attended,
+            &self.hidden,
+            &self.logits,
+        ];
+        floats.iter().map(|f| size_of_val(&f[..])).sum::<usize>()
+            + self.activations.bytes()
+            + self.experts.bytes()
+            + self.ropes.iter().map(Rope::bytes).sum::<usize>()
+    }
+
+    /// The stream's rows, normed, as activations.
+    fn norm(&mut self, threads: Threads, norm: &[f32], shape: &Shape, rows: usize, forms: Forms) {
+        let (stream, hidden) = (&self.stream, shape.hidden);
+        let normed = Shared::new(&mut self.normed);
+        self.activations.fill(threads, rows, hidden, forms, |i| i, |i| {
+            // SAFETY: each row has its own part.
+            let row = unsafe { normed.part(i * hidden..(i + 1) * hidden) };
+            rms_norm(&stream[i * hidden..][..hidden], norm, shape.norm_eps, row);
+            row
+        });
+    }
+
+    /// Norms the rows of results and adds them to the stream.
+    fn join(&mut self, threads: Threads, norm: &[f32], shape: &Shape, rows: usize) {
+        let hidden = shape.hidden;
+        let normed = Shared::new(&mut self.normed);
+        let stream = Shared::new(&mut self.stream);
+        threads.share(rows, 8, |range| {
+            for i in range {
+                // SAFETY: each row has its own parts.
+                let (row, stream) = unsafe {
+                    let range = i * hidden..(i + 1) * hidden;
+                    (normed.part(range.clone()), stream.part(range))
+                };
+                rms_norm_in_place(row, norm, shape.norm_eps);
+                for (x, &y) in stream.iter_mut().zip(row.iter()) {
+                    *x += y;
+                }
+            }
+        });
+    }
+
+    /// Moves the rows that are kept to the front.
+    fn keep(&mut self, rows: &[usize], hidden: usize, width: usize) {
+        for (to, &from) in rows.iter().enumerate() {
+            self.stream.copy_within(from * hidden..(from + 1) * hidden, to * hidden);
+            self.attended.copy_within(from * width..(from + 1) * width, to * width);
+        }
+    }
+}
