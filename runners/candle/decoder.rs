@@ -92,7 +92,8 @@ impl Layer {
         index: usize,
     ) -> anyhow::Result<Self> {
         let name = |part: &str| format!("blk.{index}.{part}.weight");
-        let bias = |part: &str, len| weights.optional_vector(&format!("blk.{index}.{part}.bias"), len);
+        let bias =
+            |part: &str, len| weights.optional_vector(&format!("blk.{index}.{part}.bias"), len);
         let norm = |part: &str| weights.vector(&name(part), shape.hidden);
         let optional_norm = |part: &str, len| weights.optional_vector(&name(part), len);
         let whole = |part: &str, n, k| weights.whole(threads, &name(part), n, k);
@@ -372,7 +373,11 @@ impl Decoder {
             self.attend(index, &runs, cache);
             if index == last && wanted.len() < rows {
                 // Only rows whose logits are wanted go through the rest.
-                self.buffers.keep(&wanted, self.shape.hidden, self.shape.heads * self.shape.head_dim);
+                self.buffers.keep(
+                    &wanted,
+                    self.shape.hidden,
+                    self.shape.heads * self.shape.head_dim,
+                );
                 rows = wanted.len();
             }
             if rows > 0 {
@@ -436,8 +441,7 @@ impl Decoder {
                 let all = unsafe { projected.part(row * stride..(row + 1) * stride) };
                 let (queries, rest) = all.split_at_mut(shape.heads * dim);
                 let (keys, values) = rest.split_at_mut(shape.kv_heads * dim);
-                let sides =
-                    [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)];
+                let sides = [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)];
                 for (heads, norm) in sides {
                     for head in heads.chunks_exact_mut(dim) {
                         if let Some(norm) = norm {
@@ -446,7 +450,9 @@ impl Decoder {
                         rope.turn(row, head);
                     }
                 }
-                let Some(run) = runs.iter().find(|run| row < run.row + run.tokens) else { continue };
+                let Some(run) = runs.iter().find(|run| row < run.row + run.tokens) else {
+                    continue;
+                };
                 let position = run.position + row - run.row;
                 let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
                 for (head, (key, value)) in heads.enumerate() {
@@ -479,9 +485,14 @@ impl Decoder {
         let (hidden, width) = (shape.hidden, shape.heads * shape.head_dim);
         let attended = &buffers.attended;
         let forms = layer.output.matrix.forms();
-        buffers.activations.fill(threads, rows, width, forms, |i| i, |i| {
-            &attended[i * width..][..width]
-        });
+        buffers.activations.fill(
+            threads,
+            rows,
+            width,
+            forms,
+            |i| i,
+            |i| &attended[i * width..][..width],
+        );
         let add = layer.attention_post_norm.is_none();
         let out = if add { &mut buffers.stream } else { &mut buffers.normed };
         let output = Product { add, ..product(&layer.output, rows, out) };
@@ -509,9 +520,14 @@ impl Decoder {
                 };
                 multiply(threads, &buffers.activations, &[blank])?;
                 let values = &buffers.hidden;
-                buffers.activations.fill(threads, rows, width, down.forms(), |i| i, |i| {
-                    &values[i * width..][..width]
-                });
+                buffers.activations.fill(
+                    threads,
+                    rows,
+                    width,
+                    down.forms(),
+                    |i| i,
+                    |i| &values[i * width..][..width],
+                );
                 let out = if add { &mut buffers.stream } else { &mut buffers.normed };
                 let (out, matrix) = (Shared::new(out), down);
                 let down = Product { matrix, gate: None, out, stride: hidden, add, ..blank };
@@ -607,12 +623,19 @@ impl Buffers {
     fn norm(&mut self, threads: Threads, norm: &[f32], shape: &Shape, rows: usize, forms: Forms) {
         let (stream, hidden) = (&self.stream, shape.hidden);
         let normed = Shared::new(&mut self.normed);
-        self.activations.fill(threads, rows, hidden, forms, |i| i, |i| {
-            // SAFETY: each row has its own part.
-            let row = unsafe { normed.part(i * hidden..(i + 1) * hidden) };
-            rms_norm(&stream[i * hidden..][..hidden], norm, shape.norm_eps, row);
-            row
-        });
+        self.activations.fill(
+            threads,
+            rows,
+            hidden,
+            forms,
+            |i| i,
+            |i| {
+                // SAFETY: each row has its own part.
+                let row = unsafe { normed.part(i * hidden..(i + 1) * hidden) };
+                rms_norm(&stream[i * hidden..][..hidden], norm, shape.norm_eps, row);
+                row
+            },
+        );
     }
 
     /// Norms the rows of results and adds them to the stream.

@@ -80,7 +80,8 @@ impl Runner for Candle {
         let threads = Threads::new(settings.threads)?;
         let weights = Weights::open(&model.path)?;
         let batch = settings.batch_tokens.unwrap_or(STEP_TOKENS);
-        let rows = settings.micro_batch.unwrap_or(STEP_TOKENS).min(batch).max(settings.slots.max(1));
+        let rows =
+            settings.micro_batch.unwrap_or(STEP_TOKENS).min(batch).max(settings.slots.max(1));
         let decoder = Decoder::load(&weights, settings, threads, rows as usize)?;
         let mut effective = BTreeMap::new();
         let mut put = |key: &str, value: String| effective.insert(key.to_owned(), value);

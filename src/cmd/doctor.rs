@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::host::{self, Host, PowerSource, Probe};
 use crate::runner::child::Child;
 use crate::runner::{Version, locate};
-use crate::scenario::engines::ENGINES;
+use crate::scenario::ENGINES;
 use crate::units::{self, Bytes};
 use crate::watch::{Observed, Watch};
 

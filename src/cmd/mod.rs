@@ -7,7 +7,6 @@ pub mod run;
 use std::process::ExitCode;
 
 use crate::cli::Command;
-use crate::scenario::Known;
 
 /// Runs the subcommand. An error is wrong usage or input (exit code 2); what goes wrong later is
 /// told by the exit code.
@@ -16,9 +15,4 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
-}
-
-/// The words that a scenario may use: what the catalogues know.
-pub fn known() -> Known {
-    Known::here()
 }

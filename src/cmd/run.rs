@@ -17,7 +17,7 @@ use crate::report::terminal::Terminal;
 use crate::report::{Render, results};
 use crate::run::measure::Step;
 use crate::run::{self, Conditions, Progress};
-use crate::scenario::{FoundGpu, FoundHost, Scenario};
+use crate::scenario::{FoundGpu, FoundHost, Known, Scenario};
 use crate::units::Bytes;
 
 use super::dry_run;
@@ -66,7 +66,7 @@ pub enum Format {
 
 /// Runs the subcommand.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let scenario = Scenario::read(&args.scenario, &super::known())?;
+    let scenario = Scenario::read(&args.scenario, &Known::here())?;
     let mut cases = cases::expand(&scenario)?;
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|text| case.id.0.contains(text.as_str())));
@@ -136,11 +136,11 @@ fn open_folder(
 }
 
 /// Where `bench setup` puts runners.
-fn runners_dir() -> PathBuf {
+pub(super) fn runners_dir() -> PathBuf {
     PathBuf::new()
 }
 
-fn cache_dir() -> PathBuf {
+pub(super) fn cache_dir() -> PathBuf {
     std::env::var_os("BENCH_CACHE").map_or_else(|| PathBuf::from("/tmp/bench-cache"), PathBuf::from)
 }
 
