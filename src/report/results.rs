@@ -10,7 +10,8 @@ pub fn report(title: &str, records: &[Record]) -> Report {
     let mut sections: Vec<Section> = Vec::new();
     for record in records {
         let heading = format!("{} {}, {} weights", record.model, record.quant, record.weights);
-        if sections.last().is_none_or(|s| s.heading != heading) {
+        let place = sections.iter().position(|s| s.heading == heading);
+        let place = place.unwrap_or_else(|| {
             let table = Some(Table::new(&[
                 "engine",
                 "work",
@@ -21,8 +22,9 @@ pub fn report(title: &str, records: &[Record]) -> Report {
                 ">bandwidth",
             ]));
             sections.push(Section { heading, table, ..Section::default() });
-        }
-        let Some(section) = sections.last_mut() else { continue };
+            sections.len() - 1
+        });
+        let section = &mut sections[place];
         if let Some(table) = &mut section.table {
             table.rows.push(row(record));
         }

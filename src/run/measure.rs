@@ -107,7 +107,11 @@ pub fn measure(
             lane.load_cold(stopping);
         }
     }
-    let before = host::probe(threads).ok();
+    let probe = |lanes: &[Lane]| {
+        // Half a second that tells nothing where nothing is measured.
+        lanes.iter().any(|l| l.is_open() || !l.trials.is_empty()).then(|| host::probe(threads).ok())
+    };
+    let before = probe(&lanes).flatten();
     for lane in &mut lanes {
         if lane.is_open() {
             progress(Step::Loading(&lane.subject.case));
@@ -118,7 +122,7 @@ pub fn measure(
     for lane in &mut lanes {
         lane.stop();
     }
-    let after = host::probe(threads).ok();
+    let after = probe(&lanes).flatten();
     lanes.into_iter().map(|lane| lane.finish((before.as_ref(), after.as_ref()), idle)).collect()
 }
 
