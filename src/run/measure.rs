@@ -267,15 +267,15 @@ impl Lane {
         };
         let wanted: Vec<_> = requests.iter().map(|r| r.output.len()).collect();
         let Some(running) = &mut self.running else { return };
-        if !warmup {
+        if warmup {
+            running.watch.warm_up_starts();
+        } else {
             running.watch.trial_starts();
         }
         let start = Instant::now();
         let answer = running.child.ask(&Job::Trial { requests, schedule }, stopping.trial_limit);
         running.spent += start.elapsed();
-        if !warmup {
-            running.watch.trial_ends();
-        }
+        running.watch.trial_ends();
         let out_of_time = running.spent > stopping.case_limit;
         let answer = answer.and_then(|event| match event {
             Event::Trial { samples } => check(&samples, &wanted).map(|()| samples),

@@ -84,7 +84,7 @@ const THROTTLES: [Mark; 3] = [Mark::ClockThrottled, Mark::ThermalThrottled, Mark
 impl Seen {
     /// Takes what the device has in use for the start of what is counted next. Clocks and reasons
     /// of the time before the first trial do not count.
-    fn turn(&mut self, trial: bool, used: Option<u64>) {
+    fn turn(&mut self, trial: bool, others: bool, used: Option<u64>) {
         if trial && !self.in_trials {
             self.in_trials = true;
             self.samples = 0;
@@ -95,7 +95,7 @@ impl Seen {
             self.held = (self.held + used).saturating_sub(baseline);
         }
         self.baseline = used;
-        self.waiting = !trial;
+        self.waiting = others;
     }
 
     /// The device has `used` in use, in our turn.
@@ -157,11 +157,11 @@ impl Devices {
         Ok(Self { devices })
     }
 
-    /// Our turn has ended or begins; `trial`: one with the clock running.
-    pub fn turn(&mut self, trial: bool) {
+    /// Another turn begins: a trial that counts, another's, or neither.
+    pub fn turn(&mut self, trial: bool, others: bool) {
         for watched in &mut self.devices {
             let used = watched.device.memory_info().ok().map(|m| m.used);
-            watched.seen.turn(trial, used);
+            watched.seen.turn(trial, others, used);
         }
     }
 
@@ -271,12 +271,12 @@ mod tests {
         const GIB: u64 = 1 << 30;
         let mut seen = Seen { baseline: Some(GIB), ..Seen::default() };
         seen.grow(5 * GIB);
-        seen.turn(false, Some(5 * GIB));
+        seen.turn(false, true, Some(5 * GIB));
         // Another engine loads 8 GiB; then our trial makes a buffer of 1 GiB.
         for _ in 0..3 {
-            seen.turn(true, Some(13 * GIB));
+            seen.turn(true, false, Some(13 * GIB));
             seen.grow(14 * GIB);
-            seen.turn(false, Some(13 * GIB));
+            seen.turn(false, true, Some(13 * GIB));
         }
         assert_eq!(seen.peak(MemoryBasis::DeviceGrowth), Some(Bytes(5 * GIB)));
     }
@@ -287,7 +287,7 @@ mod tests {
         for _ in 0..10 {
             seen.throttle(ThrottleReasons::HW_THERMAL_SLOWDOWN);
         }
-        seen.turn(true, None);
+        seen.turn(true, false, None);
         assert_eq!(seen.marks(), []);
     }
 

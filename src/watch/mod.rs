@@ -52,7 +52,7 @@ enum Order {
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
-    /// Ours, while the model loads, or for good where nobody says otherwise.
+    /// Ours, while the model loads or warms up, or for good where nobody says otherwise.
     Loading,
     /// Ours, while the clock runs.
     Trial,
@@ -88,6 +88,11 @@ impl Watch {
     /// The model is loaded: what GPUs take from now on is another's, until a trial starts.
     pub fn loaded(&self) {
         self.turn(Turn::Other);
+    }
+
+    /// A trial starts that does not count: memory is put to our account, time and energy are not.
+    pub fn warm_up_starts(&self) {
+        self.turn(Turn::Loading);
     }
 
     /// A trial of the watched processes starts. Returns when a sample is taken.
@@ -453,7 +458,7 @@ impl Watcher {
         self.trial = now;
         self.turn = turn;
         if let Ok(devices) = &mut self.devices {
-            devices.turn(turn == Turn::Trial);
+            devices.turn(turn == Turn::Trial, turn == Turn::Other);
         }
     }
 
