@@ -175,7 +175,8 @@ fn quantize<const N: usize>(values: &[f32; N], into: &mut [i8; N]) -> f32 {
         largest = largest.max(unsafe { Lanes::load(chunk.as_ptr()) }.abs());
     }
     let largest = largest.largest();
-    let (scale, inverse) = if largest > 0.0 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
+    let (scale, inverse) =
+        if largest > 0.0 { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
     for (chunk, bytes) in values.chunks_exact(LANES).zip(into.chunks_exact_mut(LANES)) {
         // SAFETY: the chunk has sixteen floats.
         let scaled = unsafe { Lanes::load(chunk.as_ptr()) }.mul(Lanes::splat(inverse)).round();
@@ -191,8 +192,7 @@ fn sum(bytes: &[i8]) -> i32 {
 }
 
 impl Block256 {
-    const ZERO: Self =
-        Self { values: [0; 256], minus_32_sums: [0; 16], sums: [0; 8], scale: 0.0 };
+    const ZERO: Self = Self { values: [0; 256], minus_32_sums: [0; 16], sums: [0; 8], scale: 0.0 };
 
     fn quantize(values: &[f32], into: &mut Self) {
         let values: &[f32; 256] = values.try_into().expect("a chunk of 256");

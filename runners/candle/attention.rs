@@ -71,7 +71,8 @@ impl<E: Element> Attention<'_, E> {
         let out = Shared::new(out);
         threads.share(tasks, 1, |range| {
             for task in range {
-                let (block, head) = (task / (self.kv_heads * parts), task % (self.kv_heads * parts));
+                let (block, head) =
+                    (task / (self.kv_heads * parts), task % (self.kv_heads * parts));
                 let mut first = 0;
                 let Some((run, block)) = runs.iter().find_map(|run| {
                     let found = (block < first + blocks(run)).then(|| (run, block - first));
@@ -91,7 +92,15 @@ impl<E: Element> Attention<'_, E> {
                 let first_head = kv_head * group + part * heads;
                 let heads = heads.min(group - part * heads);
                 SCRATCH.with_borrow_mut(|scratch| {
-                    self.task(&run, kv_head, first_head..first_head + heads, queries, stride, out, scratch);
+                    self.task(
+                        &run,
+                        kv_head,
+                        first_head..first_head + heads,
+                        queries,
+                        stride,
+                        out,
+                        scratch,
+                    );
                 });
             }
         });
@@ -123,7 +132,8 @@ impl<E: Element> Attention<'_, E> {
         }
         // Row r sees positions from first(r) to last(r).
         let last = |row: usize| run.position + row / heads.len();
-        let first = |row: usize| self.window.map_or(0, |window| (last(row) + 1).saturating_sub(window));
+        let first =
+            |row: usize| self.window.map_or(0, |window| (last(row) + 1).saturating_sub(window));
         let (keys, values) = self.cache.head(self.layer, run.slot, kv_head);
         let mut largest = [f32::NEG_INFINITY; ROWS];
         let mut total = [0.0_f32; ROWS];
@@ -135,7 +145,8 @@ impl<E: Element> Attention<'_, E> {
             multiply_keys(q, &keys[start * dim..(start + tiles * TILE) * dim], dim, scores, most);
             for row in 0..rows {
                 let scores = &mut scores[row * most..][..tiles * TILE];
-                let seen = first(row).max(start) - start..(last(row) + 1).clamp(start, start + count) - start;
+                let seen = first(row).max(start) - start
+                    ..(last(row) + 1).clamp(start, start + count) - start;
                 if seen.is_empty() {
                     scores.fill(0.0);
                     continue;
@@ -246,7 +257,13 @@ fn multiply_keys<E: Element>(q: &[f32], keys: &[E], dim: usize, scores: &mut [f3
 }
 
 /// Adds the values, weighted by the scores, to the rows of `acc`.
-fn add_values<E: Element>(scores: &[f32], stride: usize, values: &[E], dim: usize, acc: &mut [f32]) {
+fn add_values<E: Element>(
+    scores: &[f32],
+    stride: usize,
+    values: &[E],
+    dim: usize,
+    acc: &mut [f32],
+) {
     #[inline(always)]
     fn block<E: Element, const R: usize, const C: usize>(
         scores: &[f32],
@@ -263,7 +280,9 @@ fn add_values<E: Element>(scores: &[f32], stride: usize, values: &[E], dim: usiz
         // inside `acc`, and the weights inside `scores`, as the assertions say.
         unsafe {
             let mut sums: [[Lanes; C]; R] = std::array::from_fn(|r| {
-                std::array::from_fn(|c| Lanes::load(acc.as_ptr().add(r * dim + (chunk + c) * LANES)))
+                std::array::from_fn(|c| {
+                    Lanes::load(acc.as_ptr().add(r * dim + (chunk + c) * LANES))
+                })
             });
             for position in 0..count {
                 let value: [Lanes; C] = std::array::from_fn(|c| {

@@ -92,7 +92,8 @@ impl Layer {
         index: usize,
     ) -> anyhow::Result<Self> {
         let name = |part: &str| format!("blk.{index}.{part}.weight");
-        let bias = |part: &str, len| weights.optional_vector(&format!("blk.{index}.{part}.bias"), len);
+        let bias =
+            |part: &str, len| weights.optional_vector(&format!("blk.{index}.{part}.bias"), len);
         let norm = |part: &str| weights.vector(&name(part), shape.hidden);
         let optional_norm = |part: &str, len| weights.optional_vector(&name(part), len);
         let whole = |part: &str, n, k| weights.whole(threads, &name(part), n, k);
@@ -372,7 +373,11 @@ impl Decoder {
             self.attend(index, &runs, cache);
             if index == last && wanted.len() < rows {
                 // Only rows whose logits are wanted go through the rest.
-                self.buffers.keep(&wanted, self.shape.hidden, self.shape.heads * self.shape.head_dim);
+                self.buffers.keep(
+                    &wanted,
+                    self.shape.hidden,
+                    self.shape.heads * self.shape.head_dim,
+                );
                 rows = wanted.len();
             }
             if rows > 0 {
@@ -436,8 +441,7 @@ impl Decoder {
                 let all = unsafe { projected.part(row * stride..(row + 1) * stride) };
                 let (queries, rest) = all.split_at_mut(shape.heads * dim);
                 let (keys, values) = rest.split_at_mut(shape.kv_heads * dim);
-                let sides =
-                    [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)];
+                let sides = [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)];
                 for (heads, norm) in sides {
                     for head in heads.chunks_exact_mut(dim) {
                         if let Some(norm) = norm {
@@ -446,7 +450,9 @@ impl Decoder {
                         rope.turn(row, head);
                     }
                 }
-                let Some(run) = runs.iter().find(|run| row < run.row + run.tokens) else { continue };
+                let Some(run) = runs.iter().find(|run| row < run.row + run.tokens) else {
+                    continue;
+                };
                 let position = run.position + row - run.row;
                 let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
                 for (head, (key, value)) in heads.enumerate() {
@@ -479,9 +485,14 @@ impl Decoder {
         let (hidden, width) = (shape.hidden, shape.heads * shape.head_dim);
         let attended = &buffers.attended;
         let forms = layer.output.matrix.forms();
-        buffers.activations.fill(threads, rows, width, forms, |i| i, |i| {
-            &attended[i * width..][..width]
-        });
+        buffers.activations.fill(
+            threads,
+            rows,
+            width,
+            forms,
+            |i| i,
+            |i| &attended[i * width..][..width],
+        );
         let add = layer.attention_post_norm.is_none();
         let out = if add { &mut buffers.stream } else { &mut buffers.normed };
         let output = Product { add, ..product(&layer.output, rows, out) };
@@ -509,9 +520,14 @@ impl Decoder {
                 };
                 multiply(threads, &buffers.activations, &[blank])?;
                 let values = &buffers.hidden;
-                buffers.activations.fill(threads, rows, width, down.forms(), |i| i, |i| {
-                    &values[i * width..][..width]
-                });
+                buffers.activations.fill(
+                    threads,
+                    rows,
+                    width,
+                    down.forms(),
+                    |i| i,
+                    |i| &values[i * width..][..width],
+                );
                 let out = if add { &mut buffers.stream } else { &mut buffers.normed };
                 let (out, matrix) = (Shared::new(out), down);
                 let down = Product { matrix, gate: None, out, stride: hidden, add, ..blank };
@@ -607,12 +623,19 @@ impl Buffers {
     fn norm(&mut self, threads: Threads, norm: &[f32], shape: &Shape, rows: usize, forms: Forms) {
         let (stream, hidden) = (&self.stream, shape.hidden);
         let normed = Shared::new(&mut self.normed);
-        self.activations.fill(threads, rows, hidden, forms, |i| i, |i| {
-            // SAFETY: each row has its own part.
-            let row = unsafe { normed.part(i * hidden..(i + 1) * hidden) };
-            rms_norm(&stream[i * hidden..][..hidden], norm, shape.norm_eps, row);
-            row
-        });
+        self.activations.fill(
+            threads,
+            rows,
+            hidden,
+            forms,
+            |i| i,
+            |i| {
+                // SAFETY: each row has its own part.
+                let row = unsafe { normed.part(i * hidden..(i + 1) * hidden) };
+                rms_norm(&stream[i * hidden..][..hidden], norm, shape.norm_eps, row);
+                row
+            },
+        );
     }
 
     /// Norms the rows of results and adds them to the stream.
@@ -640,6 +663,99 @@ impl Buffers {
         for (to, &from) in rows.iter().enumerate() {
             self.stream.copy_within(from * hidden..(from + 1) * hidden, to * hidden);
             self.attended.copy_within(from * width..(from + 1) * width, to * width);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bench::catalog::models::{Arch, ModelSpec};
+    use bench::model::quant::Quant;
+    use bench::model::synth;
+
+    use super::*;
+
+    fn decoder(arch: Arch, kv_type: &str) -> Decoder {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = ModelSpec::tiny(arch);
+        let path = synth::ensure(&spec, Quant::Q8_0, 1, dir.path(), &mut |_, _| {}).unwrap();
+        let kv_type = Some(kv_type.to_owned());
+        let settings = Settings { slots: 3, slot_tokens: 128, kv_type, ..Settings::default() };
+        let threads = Threads::new(None).unwrap();
+        Decoder::load(&Weights::open(&path).unwrap(), &settings, threads, 64).unwrap()
+    }
+
+    fn tokens(seed: u32, count: u32) -> Vec<u32> {
+        (0..count).map(|i| (seed + 37 * i + i * i) % 1024).collect()
+    }
+
+    fn chunk(sequence: u32, position: u32, tokens: &[u32]) -> Chunk<'_> {
+        Chunk { sequence, position, tokens, logits: true }
+    }
+
+    /// The logits after the last of `tokens`, computed alone and in one piece.
+    fn alone(decoder: &mut Decoder, tokens: &[u32]) -> Vec<f32> {
+        decoder.step(&[chunk(0, 0, tokens)], false).unwrap();
+        decoder.logits()[..decoder.vocabulary()].to_vec()
+    }
+
+    fn assert_same(got: &[f32], want: &[f32], what: &str) {
+        let far = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let size = want.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        assert!(far <= 1e-4 * size, "{what}: {far} apart, of {size}");
+    }
+
+    #[test]
+    fn sequences_at_different_positions_do_not_disturb_each_other() {
+        for arch in [Arch::Llama, Arch::Qwen3Moe, Arch::Gemma3] {
+            for kv_type in ["f16", "f32"] {
+                let mut decoder = decoder(arch, kv_type);
+                let texts = [tokens(1, 30), tokens(500, 7), tokens(90, 19)];
+                let wants = texts.each_ref().map(|text| alone(&mut decoder, text));
+                for (i, text) in texts.iter().enumerate() {
+                    let (start, _) = text.split_at(text.len() - 1 - i);
+                    decoder.step(&[chunk(i as u32, 0, start)], false).unwrap();
+                }
+                let chunks: Vec<_> = texts
+                    .iter()
+                    .enumerate()
+                    .map(|(i, text)| {
+                        let position = text.len() - 1 - i;
+                        chunk(i as u32, position as u32, &text[position..])
+                    })
+                    .collect();
+                decoder.step(&chunks, false).unwrap();
+                let vocabulary = decoder.vocabulary();
+                for (i, want) in wants.iter().enumerate() {
+                    let got = &decoder.logits()[i * vocabulary..][..vocabulary];
+                    assert_same(got, want, &format!("{arch:?} {kv_type}, sequence {i}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_in_parts_is_the_same_as_in_one_piece() {
+        let mut decoder = decoder(Arch::Qwen3, "f16");
+        let text = tokens(3, 60);
+        let want = alone(&mut decoder, &text);
+        for (start, end) in [(0, 33), (33, 59), (59, 60)] {
+            decoder.step(&[chunk(2, start as u32, &text[start..end])], false).unwrap();
+        }
+        assert_same(&decoder.logits()[..want.len()], &want, "three parts");
+    }
+
+    #[test]
+    fn positions_beyond_the_cache_and_unknown_tokens_are_refused() {
+        let mut decoder = decoder(Arch::Qwen2, "f16");
+        for (chunk, words) in [
+            (chunk(0, 120, &[1; 9]), "outside the cache"),
+            (chunk(3, 0, &[1]), "outside the cache"),
+            (chunk(0, 0, &[1024]), "outside the vocabulary"),
+            (chunk(0, 0, &[1; 65]), "too many"),
+        ] {
+            let error = decoder.step(&[chunk], false).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
         }
     }
 }

@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use bench::runner::batching::{self, Chunk, Stepper};
 use bench::runner::serve::serve;
-use bench::runner::{Fault, LoadReport, Model, Request, Runner, Settings, TokenSink, Version};
+use bench::runner::{
+    Fault, LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version,
+};
 use bench::units::Bytes;
 
 use crate::decoder::Decoder;
@@ -80,7 +82,8 @@ impl Runner for Candle {
         let threads = Threads::new(settings.threads)?;
         let weights = Weights::open(&model.path)?;
         let batch = settings.batch_tokens.unwrap_or(STEP_TOKENS);
-        let rows = settings.micro_batch.unwrap_or(STEP_TOKENS).min(batch).max(settings.slots.max(1));
+        let rows =
+            settings.micro_batch.unwrap_or(STEP_TOKENS).min(batch).max(settings.slots.max(1));
         let decoder = Decoder::load(&weights, settings, threads, rows as usize)?;
         let mut effective = BTreeMap::new();
         let mut put = |key: &str, value: String| effective.insert(key.to_owned(), value);
@@ -108,8 +111,13 @@ impl Runner for Candle {
         batching::prepare(self, requests)
     }
 
-    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()> {
-        batching::generate(self, requests, sinks)
+    fn generate(
+        &mut self,
+        requests: &[Request],
+        schedule: Schedule,
+        sinks: &mut [TokenSink],
+    ) -> anyhow::Result<()> {
+        batching::generate(self, requests, schedule, sinks)
     }
 
     fn logits(&mut self, tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {

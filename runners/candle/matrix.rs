@@ -8,9 +8,9 @@ use half::{bf16, f16};
 
 use crate::activations::{Activations, Forms, PANEL};
 use crate::kernels::float::TileFloat;
+use crate::kernels::{ROWS, Tile, multiply_panel};
 #[cfg(all(target_feature = "avx512vnni", target_feature = "avx512bw"))]
 use crate::kernels::{q4_k::TileQ4K, q6_k::TileQ6K, q8_0::TileQ8_0};
-use crate::kernels::{ROWS, Tile, multiply_panel};
 use crate::rows::Gate;
 use crate::simd::Lanes;
 use crate::threads::{Shared, Threads};

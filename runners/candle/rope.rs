@@ -160,7 +160,8 @@ mod tests {
             ..plain(Pairs::Halves)
         };
         let scaled = Rope::new(&scaling, None, 1);
-        let unscaled = Rope::new(&Scaling { yarn: false, frequency_scale: 1.0, ..scaling }, None, 1);
+        let unscaled =
+            Rope::new(&Scaling { yarn: false, frequency_scale: 1.0, ..scaling }, None, 1);
         let ratio = |i: usize| scaled.frequencies[i] / unscaled.frequencies[i];
         assert_eq!(ratio(0), 1.0);
         assert!((ratio(63) - 0.25).abs() < 1e-9);

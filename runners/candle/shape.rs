@@ -130,9 +130,9 @@ impl Shape {
         let feed_forward = match experts {
             None => dense,
             Some(_) if architecture == "llama" => dense,
-            Some((_, used)) => header
-                .count("expert_feed_forward_length")?
-                .or(dense.map(|width| width / used)),
+            Some((_, used)) => {
+                header.count("expert_feed_forward_length")?.or(dense.map(|width| width / used))
+            }
         };
         let feed_forward =
             feed_forward.ok_or_else(|| anyhow!("the header has no feed-forward width"))?;

@@ -28,7 +28,10 @@ impl Threads {
         }
         let threads = Self { pool: barrier_pool() };
         if count.is_some_and(|count| count as usize != threads.count()) {
-            bail!("candle started with {} threads; a new number needs a new process", threads.count());
+            bail!(
+                "candle started with {} threads; a new number needs a new process",
+                threads.count()
+            );
         }
         Ok(threads)
     }

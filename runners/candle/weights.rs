@@ -82,7 +82,10 @@ impl Weights {
         let info = self.info(name)?;
         let (all, columns) = self.shape(name)?;
         if columns != k || rows.end > all {
-            bail!("tensor '{name}' is {all} × {columns}, but the header asks for {} × {k}", rows.end);
+            bail!(
+                "tensor '{name}' is {all} × {columns}, but the header asks for {} × {k}",
+                rows.end
+            );
         }
         let dtype = info.ggml_dtype;
         if k % dtype.block_size() != 0 {
@@ -125,8 +128,7 @@ impl Weights {
             .read_exact_at(&mut bytes, self.content.tensor_data_offset + info.offset)
             .with_context(|| format!("cannot read tensor '{name}'"))?;
         let cpu = candle_core::Device::Cpu;
-        let storage =
-            candle_core::quantized::QStorage::from_data(bytes.into(), &cpu, dtype)?;
+        let storage = candle_core::quantized::QStorage::from_data(bytes.into(), &cpu, dtype)?;
         let tensor = candle_core::quantized::QTensor::new(storage, len)?;
         Ok(tensor.dequantize(&cpu)?.to_vec1()?)
     }

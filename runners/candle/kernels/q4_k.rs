@@ -32,10 +32,7 @@ fn scale_and_minimum(packed: &[u8], group: usize) -> (u8, u8) {
         (packed[group] & 63, packed[group + 4] & 63)
     } else {
         let low = packed[group + 4];
-        (
-            low & 15 | packed[group - 4] >> 6 << 4,
-            low >> 4 | packed[group] >> 6 << 4,
-        )
+        (low & 15 | packed[group - 4] >> 6 << 4, low >> 4 | packed[group] >> 6 << 4)
     }
 }
 
@@ -92,11 +89,7 @@ impl Tile for TileQ4K {
     }
 
     #[inline(always)]
-    fn multiply<const M: usize>(
-        tiles: &[Self],
-        activations: &[Block256],
-        sums: &mut [Lanes; M],
-    ) {
+    fn multiply<const M: usize>(tiles: &[Self], activations: &[Block256], sums: &mut [Lanes; M]) {
         assert!(activations.len() >= (tiles.len() - 1) * PANEL + M);
         for (t, tile) in tiles.iter().enumerate() {
             // SAFETY: the build has AVX-512 VNNI and BW; every load stays inside `tile` or inside

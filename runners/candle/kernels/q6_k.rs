@@ -86,11 +86,7 @@ impl Tile for TileQ6K {
     }
 
     #[inline(always)]
-    fn multiply<const M: usize>(
-        tiles: &[Self],
-        activations: &[Block256],
-        sums: &mut [Lanes; M],
-    ) {
+    fn multiply<const M: usize>(tiles: &[Self], activations: &[Block256], sums: &mut [Lanes; M]) {
         assert!(activations.len() >= (tiles.len() - 1) * PANEL + M);
         for (t, tile) in tiles.iter().enumerate() {
             // SAFETY: the build has AVX-512 VNNI and BW; every load stays inside `tile` or inside
