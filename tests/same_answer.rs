@@ -41,15 +41,26 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// The smallest cosine over all positions.
-fn agreement(spec: &ModelSpec, quant: Quant) -> f64 {
+/// The cosines of all positions, smallest first.
+fn agreement(spec: &ModelSpec, quant: Quant) -> Vec<f64> {
     let dir = tempfile::tempdir().unwrap();
     let path = synth::ensure(spec, quant, 7, dir.path(), &mut |_, _| {}).unwrap();
     let ours = logits(CANDLE, &path).unwrap_or_else(|e| panic!("{} {quant}: {e}", spec.id));
     let theirs = logits(LLAMA_CPP, &path).unwrap_or_else(|e| panic!("{} {quant}: {e}", spec.id));
     assert_eq!(ours.len(), TOKENS as usize);
     assert_eq!((ours.len(), ours[0].len()), (theirs.len(), theirs[0].len()));
-    ours.iter().zip(&theirs).map(|(a, b)| cosine(a, b)).fold(1.0, f64::min)
+    let mut cosines: Vec<_> = ours.iter().zip(&theirs).map(|(a, b)| cosine(a, b)).collect();
+    cosines.sort_by(f64::total_cmp);
+    cosines
+}
+
+/// Positions that may be below the limit. Where two experts of a router score alike, the rounding
+/// of quantised activations decides which one is taken, and each engine rounds in its own way: with
+/// random routers, that happens now and then. What the chosen experts compute is checked by the
+/// unquantised files and by the models that use all of their experts.
+fn tolerated(spec: &ModelSpec, quant: Quant) -> usize {
+    let chosen = spec.experts.as_ref().is_some_and(|experts| experts.active < experts.total);
+    if chosen && !matches!(quant, Quant::F16 | Quant::BF16) { TOKENS as usize / 8 } else { 0 }
 }
 
 /// Fails with every model that is below its limit.
@@ -57,24 +68,34 @@ fn check(specs: &[ModelSpec], quants: &[(Quant, f64)]) {
     let mut wrong = Vec::new();
     for spec in specs {
         for &(quant, least) in quants {
-            let cosine = agreement(spec, quant);
-            println!("{} {quant}: {cosine:.6}", spec.id);
+            let cosines = agreement(spec, quant);
+            let (smallest, tolerated) = (cosines[0], tolerated(spec, quant));
+            println!("{} {quant}: {smallest:.6}, {:.6}", spec.id, cosines[tolerated]);
             // not `<`: a NaN is wrong too
-            if !(cosine >= least) {
-                wrong.push(format!("{} {quant}: cosine {cosine:.6} below {least}", spec.id));
+            if !(cosines[tolerated] >= least) {
+                let far = cosines.iter().filter(|&&c| !(c >= least)).count();
+                wrong.push(format!(
+                    "{} {quant}: {far} positions below {least}, the worst {smallest:.6}",
+                    spec.id
+                ));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+fn tiny(arch: Arch) -> ModelSpec {
+    // llama.cpp looks for tokens of its own in files that are called phi-3
+    ModelSpec { name: "A test".to_owned(), ..ModelSpec::tiny(arch) }
+}
+
 fn architectures() -> Vec<ModelSpec> {
-    let mut gemma = ModelSpec::tiny(Arch::Gemma3);
+    let mut gemma = tiny(Arch::Gemma3);
     // the sixth layer is the first that sees everything
     gemma.layers = 7;
     gemma.rope.base_sliding = Some(5_000.0);
     let archs = [Arch::Llama, Arch::Qwen2, Arch::Qwen3, Arch::Qwen3Moe, Arch::Phi3];
-    archs.map(ModelSpec::tiny).into_iter().chain([gemma]).collect()
+    archs.map(tiny).into_iter().chain([gemma]).collect()
 }
 
 #[test]
@@ -92,14 +113,14 @@ fn every_quantisation_that_candle_reads_gives_the_same_logits() {
         (Quant::Q3KM, 0.99),
         (Quant::Q2K, 0.99),
     ];
-    check(&[ModelSpec::tiny(Arch::Qwen3), ModelSpec::tiny(Arch::Qwen3Moe)], &quants);
+    check(&[tiny(Arch::Qwen3), tiny(Arch::Qwen3Moe)], &quants);
 }
 
 #[test]
 fn variants_of_the_architectures_are_the_same_function() {
     let mut specs = Vec::new();
     let mut variant = |arch, name: &str, change: &dyn Fn(&mut ModelSpec)| {
-        let mut spec = ModelSpec::tiny(arch);
+        let mut spec = tiny(arch);
         spec.id = format!("{}-{name}", spec.id);
         change(&mut spec);
         specs.push(spec);
@@ -123,6 +144,11 @@ fn variants_of_the_architectures_are_the_same_function() {
             groups: None,
         });
     });
+    variant(Arch::Qwen3Moe, "all-experts", &|s| {
+        if let Some(experts) = &mut s.experts {
+            experts.active = experts.total;
+        }
+    });
     variant(Arch::Qwen2, "yarn", &|s| s.rope.scaling = scaling("yarn", Some(64)));
     variant(Arch::Qwen3, "tied", &|s| s.tied = true);
     variant(Arch::Qwen3, "half-blocks", &|s| (s.hidden, s.ffn) = (288, Some(544)));
@@ -141,7 +167,7 @@ fn what_candle_cannot_read_is_unsupported_and_says_so() {
         (Arch::Qwen3Moe, Quant::Mxfp4, "MXFP4"),
         (Arch::Glm4Moe, Quant::Q8_0, "glm4moe"),
     ] {
-        let spec = ModelSpec::tiny(arch);
+        let spec = tiny(arch);
         let path = synth::ensure(&spec, quant, 7, dir.path(), &mut |_, _| {}).unwrap();
         match logits(CANDLE, &path) {
             Err(Failure::Reported(Fault::Unsupported, reason)) => {
