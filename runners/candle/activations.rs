@@ -4,6 +4,8 @@
 //! Rows lie in panels of sixteen: what a kernel reads for one stretch of `k` is contiguous, whatever
 //! the row length.
 
+use half::f16;
+
 use crate::simd::{LANES, Lanes};
 use crate::threads::{Shared, Threads};
 
@@ -215,7 +217,11 @@ impl Block64 {
         let (bytes, _) = into.values.as_chunks_mut::<32>();
         for i in 0..2 {
             match halves.get(i) {
-                Some(half) => into.scales[i] = quantize(half, &mut bytes[i]),
+                // The scale is a half, as in llama.cpp's blocks: the engines should agree.
+                Some(half) => {
+                    let scale = quantize(half, &mut bytes[i]);
+                    into.scales[i] = f16::from_f32(scale).to_f32();
+                }
                 None => {
                     bytes[i] = [0; 32];
                     into.scales[i] = 0.0;

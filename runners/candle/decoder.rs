@@ -666,3 +666,96 @@ impl Buffers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bench::catalog::models::{Arch, ModelSpec};
+    use bench::model::quant::Quant;
+    use bench::model::synth;
+
+    use super::*;
+
+    fn decoder(arch: Arch, kv_type: &str) -> Decoder {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = ModelSpec::tiny(arch);
+        let path = synth::ensure(&spec, Quant::Q8_0, 1, dir.path(), &mut |_, _| {}).unwrap();
+        let kv_type = Some(kv_type.to_owned());
+        let settings = Settings { slots: 3, slot_tokens: 128, kv_type, ..Settings::default() };
+        let threads = Threads::new(None).unwrap();
+        Decoder::load(&Weights::open(&path).unwrap(), &settings, threads, 64).unwrap()
+    }
+
+    fn tokens(seed: u32, count: u32) -> Vec<u32> {
+        (0..count).map(|i| (seed + 37 * i + i * i) % 1024).collect()
+    }
+
+    fn chunk(sequence: u32, position: u32, tokens: &[u32]) -> Chunk<'_> {
+        Chunk { sequence, position, tokens, logits: true }
+    }
+
+    /// The logits after the last of `tokens`, computed alone and in one piece.
+    fn alone(decoder: &mut Decoder, tokens: &[u32]) -> Vec<f32> {
+        decoder.step(&[chunk(0, 0, tokens)], false).unwrap();
+        decoder.logits()[..decoder.vocabulary()].to_vec()
+    }
+
+    fn assert_same(got: &[f32], want: &[f32], what: &str) {
+        let far = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let size = want.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        assert!(far <= 1e-4 * size, "{what}: {far} apart, of {size}");
+    }
+
+    #[test]
+    fn sequences_at_different_positions_do_not_disturb_each_other() {
+        for arch in [Arch::Llama, Arch::Qwen3Moe, Arch::Gemma3] {
+            for kv_type in ["f16", "f32"] {
+                let mut decoder = decoder(arch, kv_type);
+                let texts = [tokens(1, 30), tokens(500, 7), tokens(90, 19)];
+                let wants = texts.each_ref().map(|text| alone(&mut decoder, text));
+                for (i, text) in texts.iter().enumerate() {
+                    let (start, _) = text.split_at(text.len() - 1 - i);
+                    decoder.step(&[chunk(i as u32, 0, start)], false).unwrap();
+                }
+                let chunks: Vec<_> = texts
+                    .iter()
+                    .enumerate()
+                    .map(|(i, text)| {
+                        let position = text.len() - 1 - i;
+                        chunk(i as u32, position as u32, &text[position..])
+                    })
+                    .collect();
+                decoder.step(&chunks, false).unwrap();
+                let vocabulary = decoder.vocabulary();
+                for (i, want) in wants.iter().enumerate() {
+                    let got = &decoder.logits()[i * vocabulary..][..vocabulary];
+                    assert_same(got, want, &format!("{arch:?} {kv_type}, sequence {i}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_in_parts_is_the_same_as_in_one_piece() {
+        let mut decoder = decoder(Arch::Qwen3, "f16");
+        let text = tokens(3, 60);
+        let want = alone(&mut decoder, &text);
+        for (start, end) in [(0, 33), (33, 59), (59, 60)] {
+            decoder.step(&[chunk(2, start as u32, &text[start..end])], false).unwrap();
+        }
+        assert_same(&decoder.logits()[..want.len()], &want, "three parts");
+    }
+
+    #[test]
+    fn positions_beyond_the_cache_and_unknown_tokens_are_refused() {
+        let mut decoder = decoder(Arch::Qwen2, "f16");
+        for (chunk, words) in [
+            (chunk(0, 120, &[1; 9]), "outside the cache"),
+            (chunk(3, 0, &[1]), "outside the cache"),
+            (chunk(0, 0, &[1024]), "outside the vocabulary"),
+            (chunk(0, 0, &[1; 65]), "too many"),
+        ] {
+            let error = decoder.step(&[chunk], false).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
