@@ -1,8 +1,11 @@
 //! Does it fit, how fast, and with what interval: predictions from shapes, data sheets and
 //! published measurements.
 
+pub mod answer;
 pub mod calibrate;
 pub mod evidence;
+pub mod machine;
+pub mod memory;
 pub mod posynomial;
 pub mod speed;
 pub mod work;
