@@ -121,7 +121,7 @@ pub fn cache(spec: &ModelSpec, layout: &Layout) -> Bytes {
         values.next_multiple_of(layout.kv_type.block_weights()) / layout.kv_type.block_weights()
             * layout.kv_type.block_bytes()
     };
-    let widest = (0..spec.layers).map(|il| heads_times_values(spec, il)).max().unwrap_or(0);
+    let widest = widest(spec, |il| heads_times_values(spec, il));
     let mut bytes = 0;
     for il in 0..spec.layers_with_own_kv() {
         if spec.is_linear(il) {
@@ -160,10 +160,101 @@ fn state_bytes(spec: &ModelSpec) -> u64 {
     })
 }
 
-/// Bytes of the compute buffer.
+/// Bytes of the compute buffer: the largest of the sets of tensors that live at once.
+///
+/// llama.cpp reserves it for a full micro-batch whose every token wants logits. The sets were found
+/// by asking llama.cpp (`tests/oracle.rs`; llama-cpp-sys-2 0.1.161, CPU) about every catalogued
+/// model at eleven layouts; its allocator adds up to one residual stream that no rule foresees.
 fn compute(spec: &ModelSpec, layout: &Layout) -> Bytes {
-    let tokens = u64::from(layout.micro_batch)
-        .min(u64::from(layout.slots) * u64::from(layout.slot_tokens.0).next_multiple_of(CELLS));
-    let logits = 4 * tokens * (u64::from(spec.vocab) + u64::from(spec.hidden));
-    Bytes(logits)
+    let (full, sliding) = cells(spec, layout);
+    let flash = layout.flash_attention;
+    let tokens = u64::from(layout.micro_batch).min(u64::from(layout.slots) * full);
+    let windowed = (0..spec.layers).any(|il| is_windowed(spec, il));
+    let masked = full + if windowed { sliding } else { 0 };
+    let mask = match spec.arch {
+        Arch::GlmDsa => 8 * full,
+        _ => masked * if flash { 2 } else { 4 },
+    };
+    let stream = u64::from(spec.hidden);
+    let queries = widest(spec, |il| u64::from(spec.heads) * u64::from(spec.head_dim_of(il)));
+    let keys = u64::from(spec.kv_heads) * u64::from(spec.head_dim);
+    let scores = if flash { 0 } else { u64::from(spec.heads) * full };
+
+    // The output: logits and copies of the residual stream; one more where the mask is larger.
+    let copies = if 4 * stream < mask { 6 } else { 5 };
+    let transposed = if !flash && windowed { 4 * keys } else { 0 };
+    let output = u64::from(spec.vocab) + copies * stream + transposed;
+    let dense = 3 * u64::from(spec.ffn.unwrap_or(0)) + 5 * stream;
+    let experts = spec
+        .experts
+        .as_ref()
+        .map_or(0, |e| 3 * u64::from(e.active) * u64::from(e.ffn) + 5 * stream);
+    let attention = match &spec.mla {
+        Some(mla) => {
+            let cached = u64::from(mla.kv_rank + mla.rope_dim);
+            let chosen = spec.indexer.as_ref().map_or(0, |x| u64::from(x.top_k));
+            // 79 buffers of the chosen tokens: fitted, to within 5 % for GLM-5.
+            u64::from(spec.heads) * (2 * cached + 256) + 4 * stream + 79 * chosen + scores
+        }
+        None if flash => 0,
+        None => {
+            let gate = if spec.linear.is_some() { queries } else { 0 };
+            let per_layer = spec
+                .gemma4
+                .as_ref()
+                .map_or(0, |g| u64::from(g.per_layer_embedding) * u64::from(spec.layers));
+            scores + 3 * stream + 3 * queries + 2 * keys + gate + per_layer
+        }
+    };
+    Bytes(tokens * (mask + 4 * output.max(dense).max(experts).max(attention)))
+}
+
+fn widest(spec: &ModelSpec, width: impl Fn(u32) -> u64) -> u64 {
+    (0..spec.layers).map(width).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::models;
+
+    fn cache_mib(id: &str, layout: &Layout) -> f64 {
+        cache(models::find(id).unwrap(), layout).0 as f64 / 1024.0 / 1024.0
+    }
+
+    /// Sizes that llama.cpp itself gave (`tests/oracle.rs`).
+    #[test]
+    fn caches_are_those_of_llama_cpp() {
+        let at = |tokens: u32| Layout { slot_tokens: Tokens(tokens), ..Layout::default() };
+        assert_eq!(cache_mib("llama-3.1-8b", &at(4096)), 512.0);
+        assert_eq!(cache_mib("gemma-3-27b", &at(32_768)), 3184.0);
+        assert_eq!(cache_mib("gemma-4-e2b", &at(131_072)), 780.0);
+        assert_eq!(cache_mib("deepseek-v3", &at(4096)), 274.5);
+        assert_eq!(cache_mib("gpt-oss-20b", &at(32_768)), 786.0);
+        let q8 = Layout { kv_type: TensorType::Q8_0, ..at(16_384) };
+        assert_eq!(cache_mib("llama-2-7b", &q8), 4352.0);
+        let eight = Layout { slots: 8, ..at(1000) };
+        assert_eq!(cache_mib("llama-3.1-8b", &eight), 1024.0);
+        assert!((cache_mib("qwen3.6-27b", &eight) - 1709.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn compute_buffers_are_near_those_of_llama_cpp() {
+        let mib = |id: &str, layout: &Layout| {
+            compute(models::find(id).unwrap(), layout).0 as f64 / 1024.0 / 1024.0
+        };
+        let layout = Layout::default();
+        assert!((mib("llama-3.1-8b", &layout) - 294.5).abs() < 16.0);
+        assert!((mib("deepseek-v3", &layout) - 410.0).abs() < 16.0);
+        let stored = Layout { flash_attention: false, slot_tokens: Tokens(32_768), ..layout };
+        assert!((mib("gpt-oss-20b", &stored) / 4209.6 - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn looked_up_embeddings_stay_on_the_host() {
+        let spec = models::find("gemma-4-e2b").unwrap();
+        let memory = estimate(spec, Quant::Q4KM, &Layout::default()).unwrap();
+        assert!(memory.lookup.0 > memory.file.0 / 3, "{memory:?}");
+        assert!(memory.on_device() < memory.in_one_place());
+    }
 }
