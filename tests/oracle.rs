@@ -131,7 +131,7 @@ fn compare(
     check("cache", mib(ours.cache), answer.cache, 0.005 * answer.cache + 0.02);
     // The allocator's order of tensors adds or saves one residual stream: 32 MiB at a micro-batch
     // of 2048; GLM-5's indexer was fitted to 5 %.
-    let unforeseen = if case.micro_batch > 512 { 33.0 } else { 16.5 };
+    let unforeseen: f64 = if case.micro_batch > 512 { 33.0 } else { 16.5 };
     let part = if spec.arch == models::Arch::GlmDsa { 0.05 } else { 0.01 };
     check("compute", mib(ours.compute), answer.compute, unforeseen.max(part * answer.compute));
     let (total, true_total) = (mib(ours.in_one_place()), weights + answer.cache + answer.compute);

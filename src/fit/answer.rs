@@ -2,12 +2,11 @@
 
 use crate::catalog::hardware::Device;
 use crate::catalog::models::ModelSpec;
-use crate::model::Tensor;
 use crate::units::{Bytes, Nanos, Tokens, TokensPerSecond};
 
 use super::calibrate::{Class, Constants, Spread};
 use super::machine::Machine;
-use super::memory::{self, Layout, Memory};
+use super::memory::{self, Layout, Memory, Weights};
 use super::posynomial;
 use super::speed::{self, Place, Usage};
 use super::work::{self, Work};
@@ -74,8 +73,8 @@ pub struct Answer {
 pub struct Candidate<'a> {
     /// Its shape.
     pub spec: &'a ModelSpec,
-    /// Its tensors in one quantisation.
-    pub tensors: &'a [Tensor],
+    /// Its weights in one quantisation.
+    pub weights: Weights,
     /// What it asks of a device.
     pub work: &'a Work,
 }
@@ -96,7 +95,7 @@ pub fn answer(
     question: &Question,
     constants: &Constants,
 ) -> anyhow::Result<Answer> {
-    let memory = memory::of_tensors(candidate.spec, candidate.tensors, &question.layout)?;
+    let memory = memory::of_weights(candidate.spec, candidate.weights, &question.layout)?;
     let needed = needed(&memory, machine);
     let usable = machine.usable();
     let verdict = verdict(candidate, &memory, needed, usable, machine);
@@ -171,7 +170,7 @@ fn longest_context(
     let Some((usable, _)) = machine.usable() else { return Ok(None) };
     let fits = |steps: u32| -> anyhow::Result<bool> {
         let layout = Layout { slot_tokens: Tokens(steps * 256), ..question.layout };
-        let parts = memory::of_tensors(candidate.spec, candidate.tensors, &layout)?;
+        let parts = memory::of_weights(candidate.spec, candidate.weights, &layout)?;
         Ok(needed(&parts, machine) <= usable)
     };
     let most = candidate.spec.context_max.div_ceil(256).max(1);
@@ -239,8 +238,14 @@ fn predict(
         value_bytes: work::value_bytes(layout.kv_type),
         flash_attention: layout.flash_attention,
     };
-    // Shares of different speed add uncertainty that no published measurement covers.
-    let widen = if places.len() > 1 { 1.5 } else { 1.0 };
+    // Shares of different speed, and families that nobody measured, add uncertainty that no
+    // published measurement covers.
+    let mut widen = if places.len() > 1 { 1.5 } else { 1.0 };
+    if let Some(unseen) = places.iter().find(|p| !constants.has_seen(p.family)) {
+        widen *= 2.0;
+        let family = unseen.family.name();
+        answer.remarks.push(format!("no published measurement of '{family}': twice the interval"));
+    }
     let spread = |class: Class| {
         let s = constants.spreads[&class];
         Spread { low: s.low * widen, high: s.high * widen }

@@ -76,27 +76,51 @@ pub fn estimate(spec: &ModelSpec, quant: Quant, layout: &Layout) -> anyhow::Resu
 
 /// The memory of a model whose tensors are known, such as those of a file.
 pub fn of_tensors(spec: &ModelSpec, tensors: &[Tensor], layout: &Layout) -> anyhow::Result<Memory> {
+    of_weights(spec, Weights::of(tensors), layout)
+}
+
+/// The same where the weights are counted already.
+pub fn of_weights(spec: &ModelSpec, weights: Weights, layout: &Layout) -> anyhow::Result<Memory> {
     ensure!(layout.slots > 0 && layout.slot_tokens.0 > 0, "0 slots or tokens need no memory");
-    let tied = !tensors.iter().any(|t| t.name == "output.weight");
-    let mut memory = Memory {
-        file: Bytes(0),
-        weights: Bytes(0),
-        lookup: Bytes(0),
+    Ok(Memory {
+        file: weights.file,
+        weights: weights.multiplied,
+        lookup: weights.lookup,
         cache: cache(spec, layout),
         compute: compute(spec, layout),
-    };
-    for tensor in tensors {
-        memory.file.0 += tensor.bytes();
-        let embedding = tensor.name.contains("token_embd.weight");
-        if embedding {
-            memory.lookup.0 += tensor.bytes();
+    })
+}
+
+/// Bytes of a model's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// All, each once.
+    pub file: Bytes,
+    /// Those that must lie where they are multiplied.
+    pub multiplied: Bytes,
+    /// Those that are looked up.
+    pub lookup: Bytes,
+}
+
+impl Weights {
+    /// Those of `tensors`.
+    pub fn of(tensors: &[Tensor]) -> Self {
+        let tied = !tensors.iter().any(|t| t.name == "output.weight");
+        let (mut file, mut multiplied, mut lookup) = (0, 0, 0);
+        for tensor in tensors {
+            let bytes = tensor.bytes();
+            file += bytes;
+            let embedding = tensor.name.contains("token_embd.weight");
+            if embedding {
+                lookup += bytes;
+            }
+            // A tied embedding is also the output projection, of which the GPU gets a copy.
+            if !embedding || (tied && tensor.name == "token_embd.weight") {
+                multiplied += bytes;
+            }
         }
-        // A tied embedding is also the output projection, of which the GPU gets a copy.
-        if !embedding || (tied && tensor.name == "token_embd.weight") {
-            memory.weights.0 += tensor.bytes();
-        }
+        Self { file: Bytes(file), multiplied: Bytes(multiplied), lookup: Bytes(lookup) }
     }
-    Ok(memory)
 }
 
 /// Cells of a full and of a sliding-window cache for one slot.

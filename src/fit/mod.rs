@@ -3,7 +3,9 @@
 
 pub mod answer;
 pub mod calibrate;
+pub mod constants;
 pub mod evidence;
+pub mod file;
 pub mod machine;
 pub mod memory;
 pub mod posynomial;
