@@ -20,4 +20,12 @@ pub enum Command {
     Run(cmd::run::RunArgs),
     /// Show what this machine is, what can be measured on it, and what to put right first.
     Doctor(cmd::doctor::DoctorArgs),
+    /// Say which models fit on which machines, and how fast they are there.
+    Fit(cmd::fit::FitArgs),
+    /// List and search the devices of the catalogue.
+    Devices(cmd::devices::DevicesArgs),
+    /// List and search the models of the catalogue.
+    Models(cmd::models::ModelsArgs),
+    /// Fit the constants of the speed model anew and say how wrong it is.
+    Calibrate(cmd::calibrate::CalibrateArgs),
 }

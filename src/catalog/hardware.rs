@@ -78,6 +78,23 @@ pub enum Family {
 }
 
 impl Family {
+    /// Every family.
+    pub const ALL: [Self; 13] = [
+        Self::NvidiaAmpere,
+        Self::NvidiaAda,
+        Self::NvidiaBlackwell,
+        Self::NvidiaHbm,
+        Self::NvidiaGb10,
+        Self::AppleM1,
+        Self::Apple,
+        Self::AppleUltra,
+        Self::AmdRdna,
+        Self::AmdHbm,
+        Self::AmdApu,
+        Self::IntelXe,
+        Self::Cpu,
+    ];
+
     /// The word in `hardware.csv`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,11 @@
 //! One file for each subcommand.
 
+pub mod calibrate;
+pub mod devices;
 pub mod doctor;
 pub mod dry_run;
+pub mod fit;
+pub mod models;
 pub mod run;
 
 use std::process::ExitCode;
@@ -14,5 +18,9 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Fit(args) => fit::run(args),
+        Command::Devices(args) => devices::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
     }
 }

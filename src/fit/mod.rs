@@ -1,8 +1,13 @@
 //! Does it fit, how fast, and with what interval: predictions from shapes, data sheets and
 //! published measurements.
 
+pub mod answer;
 pub mod calibrate;
+pub mod constants;
 pub mod evidence;
+pub mod file;
+pub mod machine;
+pub mod memory;
 pub mod posynomial;
 pub mod speed;
 pub mod work;

@@ -67,22 +67,6 @@ impl Api {
 /// Engines whose speeds were published.
 pub const ENGINES: [&str; 5] = ["llama.cpp", "llamafile", "ollama", "mlx", "vllm"];
 
-const FAMILIES: [Family; 13] = [
-    Family::NvidiaAmpere,
-    Family::NvidiaAda,
-    Family::NvidiaBlackwell,
-    Family::NvidiaHbm,
-    Family::NvidiaGb10,
-    Family::AppleM1,
-    Family::Apple,
-    Family::AppleUltra,
-    Family::AmdRdna,
-    Family::AmdHbm,
-    Family::AmdApu,
-    Family::IntelXe,
-    Family::Cpu,
-];
-
 /// A device, or a share of a model's layers on it, and how it is driven.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
@@ -352,7 +336,7 @@ fn list() -> Vec<Named> {
         ("step.layer", "family", 0.3),
         ("prompt.matrix", "family", 0.4),
     ] {
-        for family in FAMILIES {
+        for family in Family::ALL {
             add(&format!("{stem}.{group}.{}", family.name()), 0.0, deviation);
         }
     }

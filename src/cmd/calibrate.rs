@@ -1,0 +1,167 @@
+//! `bench calibrate`: fits the constants of the speed model to published measurements and says how
+//! wrong it is about devices that it has not seen.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::catalog::published;
+use crate::fit::calibrate::{self, Accuracy, Class, Constants, HeldOut};
+use crate::fit::constants;
+use crate::fit::evidence::{self, Evidence, Quantity, SetAside};
+use crate::report::markdown::Markdown;
+use crate::report::{Render, Report, Section, Table};
+use crate::units::{Share, significant};
+
+/// Flags of `bench calibrate`.
+#[derive(Debug, clap::Args)]
+pub struct CalibrateArgs {
+    /// Judge these measurements too: a CSV file with the columns of src/catalog/published.csv. The
+    /// constants stay those of the embedded measurements
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+    /// Write the constants to this file
+    #[arg(long, value_name = "FILE")]
+    constants: Option<PathBuf>,
+    /// Write the table of errors to this file instead of the terminal
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
+    let shapes = published::models()?;
+    let (found, aside) = evidence::gather(&published::all()?, &shapes)?;
+    let held_out = calibrate::leave_one_device_out(&found);
+    let fitted = Constants::of(&found, &held_out);
+    if let Some(path) = &args.constants {
+        write(path, &constants::write(&fitted))?;
+    }
+    let mut report = accuracy(&found, &held_out, &aside);
+    if let Some(path) = &args.check {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+        let (others, _) = evidence::gather(&published::read(&name, &text)?, &shapes)?;
+        report.sections.push(checked(&others, &fitted));
+    }
+    let mut out = Vec::new();
+    Markdown.render(&report, &mut out)?;
+    match &args.report {
+        Some(path) => write(path, &String::from_utf8(out)?)?,
+        None => print!("{}", String::from_utf8(out)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside]) -> Report {
+    let over = |chosen: &dyn Fn(&Evidence) -> bool| Accuracy::over(found, held_out, chosen);
+    let mut all = errors_table("class");
+    for class in Class::ALL {
+        push(&mut all, class.name(), over(&|e| Class::of(e) == class));
+    }
+    for (name, quantity) in [("all decode", Quantity::Decode), ("all prefill", Quantity::Prefill)] {
+        push(&mut all, name, over(&|e| e.quantity == quantity && e.streams == 1.0));
+    }
+    let mut devices: Vec<&str> = found.iter().map(|e| e.device.as_str()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let by_device = |quantity: Quantity| {
+        let mut table = errors_table("device");
+        for device in &devices {
+            let of =
+                |e: &Evidence| e.quantity == quantity && e.streams == 1.0 && e.device == **device;
+            push(&mut table, device, over(&of));
+        }
+        table
+    };
+    Report {
+        title: "Accuracy of predicted speeds".to_owned(),
+        sections: vec![
+            Section {
+                heading: "Devices that were not seen".to_owned(),
+                text: vec![
+                    "Each device's measurements were predicted with constants fitted to all other \
+                     devices. Error: the median of |predicted / measured − 1|; bias: the median of \
+                     predicted / measured − 1; coverage: how many measurements lie in the interval \
+                     that should hold 80 %. Several streams were measured on one device only, so \
+                     their constant was fitted to nothing."
+                        .to_owned(),
+                    "Made by `bench calibrate --report reports/accuracy.md`; `cargo test` makes it \
+                     again and fails where it got worse."
+                        .to_owned(),
+                ],
+                table: Some(all),
+                notes: Vec::new(),
+            },
+            section("Decode by device", by_device(Quantity::Decode)),
+            section("Prefill by device", by_device(Quantity::Prefill)),
+            reasons(aside),
+        ],
+    }
+}
+
+fn section(heading: &str, table: Table) -> Section {
+    Section { heading: heading.to_owned(), table: Some(table), ..Section::default() }
+}
+
+/// How many measurements were not used, by reason.
+fn reasons(aside: &[SetAside]) -> Section {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for a in aside {
+        *counts.entry(&a.reason).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(reason, n)| (std::cmp::Reverse(*n), *reason));
+    let mut table = Table::new(&["reason", ">numbers"]);
+    for (reason, n) in counts {
+        table.rows.push(vec![reason.to_owned(), n.to_string()]);
+    }
+    section("Measurements that were set aside", table)
+}
+
+/// Measurements that had no part in the constants.
+fn checked(others: &[Evidence], fitted: &Constants) -> Section {
+    let predicted: Vec<HeldOut> = others
+        .iter()
+        .enumerate()
+        .map(|(index, e)| {
+            let speed = e.speed(&fitted.theta);
+            let speed = e.ceiling.map_or(speed, |c| speed.min(c));
+            let (low, high) = fitted.spreads[&Class::of(e)].around(speed, e.ceiling);
+            HeldOut { index, predicted: speed, low, high }
+        })
+        .collect();
+    let mut table = errors_table("class");
+    for class in Class::ALL {
+        push(
+            &mut table,
+            class.name(),
+            Accuracy::over(others, &predicted, |e| Class::of(e) == class),
+        );
+    }
+    section("Measurements given with --check", table)
+}
+
+fn errors_table(first: &str) -> Table {
+    Table::new(&[first, ">rows", ">devices", ">error", ">within 20 %", ">bias", ">coverage"])
+}
+
+fn push(table: &mut Table, name: &str, accuracy: Option<Accuracy>) {
+    let Some(a) = accuracy else { return };
+    let percent = |part: f64| Share(part).to_string();
+    table.rows.push(vec![
+        name.to_owned(),
+        a.rows.to_string(),
+        a.devices.to_string(),
+        percent(a.median_error),
+        percent(a.within_20),
+        format!("{} %", significant(a.bias * 100.0, 2)),
+        percent(a.coverage),
+    ]);
+}
