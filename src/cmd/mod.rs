@@ -7,6 +7,8 @@ pub mod run;
 use std::process::ExitCode;
 
 use crate::cli::Command;
+use crate::cost::PRESETS;
+use crate::scenario::Known;
 
 /// Runs the subcommand. An error is wrong usage or input (exit code 2); what goes wrong later is
 /// told by the exit code.
@@ -15,4 +17,10 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
+}
+
+/// The words that a scenario may use: what the catalogues know, and the workloads with a name.
+pub fn known() -> Known {
+    let presets = PRESETS.iter().map(|preset| preset.name.to_owned()).collect();
+    Known { presets: Some(presets), ..Known::here() }
 }

@@ -585,7 +585,7 @@ fn a_workload_or_price_that_makes_no_sense_is_refused() {
     );
     assert_eq!(
         errors_of("[prices]\ntariff = \"XX\"\nagainst = [\"openai/gpt-4\"]\n"),
-        "s.toml:7: unknown tariff 'XX'; use one of DE, US\n\
+        "s.toml:7: unknown tariff 'XX'; 'bench prices --electricity' lists them\n\
          s.toml:8: unknown against 'openai/gpt-4'; did you mean 'openai/gpt-4o'?"
     );
 }
