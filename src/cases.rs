@@ -130,8 +130,8 @@ impl Case {
 /// The settings that are not left to the engine, for a row: `kv_type=f16 threads=2`. Slots are the
 /// load's, not a setting.
 pub fn settings_text(settings: &Settings) -> String {
-    let load = ["slots", "slot_tokens"];
-    let values = set_values(settings).into_iter().filter(|(key, _)| !load.contains(&key.as_str()));
+    let apart = ["slots", "slot_tokens"];
+    let values = set_values(settings).into_iter().filter(|(key, _)| !apart.contains(&key.as_str()));
     let words: Vec<_> =
         values.map(|(key, value)| format!("{key}={}", value.trim_matches('"'))).collect();
     words.join(" ")
@@ -140,11 +140,16 @@ pub fn settings_text(settings: &Settings) -> String {
 /// The settings that are not left to the engine, as JSON.
 fn set_values(settings: &Settings) -> BTreeMap<String, String> {
     let value = serde_json::to_value(settings).unwrap_or_default();
-    let fields = value.as_object().cloned().unwrap_or_default();
+    let mut fields = value.as_object().cloned().unwrap_or_default();
+    // Of a server's options only those that change its work: not where it is, nor how long we wait.
+    fields.remove("options");
+    let work = ["args", "early_end", "model"];
+    let options = settings.options.iter().filter(|(key, _)| work.contains(&key.as_str()));
     fields
         .into_iter()
         .filter(|(_, value)| !value.is_null())
         .map(|(key, value)| (key, value.to_string()))
+        .chain(options.map(|(key, value)| (key.clone(), value.clone())))
         .collect()
 }
 
@@ -376,6 +381,19 @@ mod tests {
         }
         let text = format!("seed = 2\n{}", matrix("\"qwen3-0.6b\"", "\"llama.cpp\"", ""));
         assert!(!seen.contains(&expand(&scenario(&text)).unwrap()[0].id));
+    }
+
+    #[test]
+    fn a_servers_address_is_not_part_of_an_id_but_its_arguments_are() {
+        let id = |server: &str| {
+            let text = matrix("\"qwen3-8b\"", "\"vllm\"", &format!("[servers.vllm]\n{server}\n"));
+            expand(&scenario(&text)).unwrap().remove(0).id
+        };
+        let plain = id("");
+        assert_eq!(plain, id("url = \"http://127.0.0.1:1\"\napi_key_env = \"KEY\""));
+        assert_eq!(plain, id("ready_seconds = 9\nprogram = \"/opt/vllm\""));
+        assert_ne!(plain, id("args = [\"--enforce-eager\"]"));
+        assert_ne!(plain, id("early_end = \"allowed\""));
     }
 
     #[test]

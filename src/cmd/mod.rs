@@ -11,6 +11,8 @@ pub mod run;
 use std::process::ExitCode;
 
 use crate::cli::Command;
+use crate::cost::PRESETS;
+use crate::scenario::Known;
 
 /// Runs the subcommand. An error is wrong usage or input (exit code 2); what goes wrong later is
 /// told by the exit code.
@@ -23,4 +25,10 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Models(args) => models::run(args),
         Command::Calibrate(args) => calibrate::run(args),
     }
+}
+
+/// The words that a scenario may use: what the catalogues know, and the workloads with a name.
+pub fn known() -> Known {
+    let presets = PRESETS.iter().map(|preset| preset.name.to_owned()).collect();
+    Known { presets: Some(presets), ..Known::here() }
 }

@@ -17,7 +17,7 @@ use crate::report::terminal::Terminal;
 use crate::report::{Render, results};
 use crate::run::measure::Step;
 use crate::run::{self, Conditions, Progress};
-use crate::scenario::{FoundGpu, FoundHost, Known, Scenario};
+use crate::scenario::{FoundGpu, FoundHost, Scenario};
 use crate::units::Bytes;
 
 use super::dry_run;
@@ -66,7 +66,7 @@ pub enum Format {
 
 /// Runs the subcommand.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let scenario = Scenario::read(&args.scenario, &Known::here())?;
+    let scenario = Scenario::read(&args.scenario, &super::known())?;
     let mut cases = cases::expand(&scenario)?;
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|text| case.id.0.contains(text.as_str())));

@@ -5,9 +5,11 @@
 pub struct Engine {
     /// As scenarios and records spell it.
     pub name: &'static str,
-    /// Reached over HTTP, by the runner for servers.
+    /// The runner that measures it; many servers share one.
+    pub runner: &'static str,
+    /// Reached over HTTP.
     pub server: bool,
-    /// The settings that it understands.
+    /// The settings that it understands; a server those that it is started with.
     pub settings: &'static [&'static str],
     /// Element types that its KV cache may have; empty: not asked of it.
     pub kv_types: &'static [&'static str],
@@ -15,17 +17,11 @@ pub struct Engine {
 
 /// All engines.
 pub const ENGINES: &[Engine] = &[
-    Engine {
-        name: "candle",
-        server: false,
-        settings: &["threads", "gpu_layers", "kv_type", "batch_tokens"],
-        kv_types: &["f16", "f32"],
-    },
-    Engine {
-        name: "llama.cpp",
-        server: false,
-        // No tensor_split: the bindings do not reach it, llama.cpp divides by free memory.
-        settings: &[
+    in_process("candle", &["threads", "gpu_layers", "kv_type", "batch_tokens"], &["f16", "f32"]),
+    // No tensor_split: the bindings do not reach it, llama.cpp divides by free memory.
+    in_process(
+        "llama.cpp",
+        &[
             "threads",
             "gpu_layers",
             "flash_attention",
@@ -35,31 +31,51 @@ pub const ENGINES: &[Engine] = &[
             "mmap",
             "split_mode",
         ],
-        kv_types: LLAMA_CPP_KV,
-    },
-    Engine { name: "mlx", server: false, settings: &["batch_tokens"], kv_types: &[] },
-    Engine {
-        name: "mock",
-        server: false,
-        settings: &["threads", "batch_tokens", "kv_type"],
-        kv_types: LLAMA_CPP_KV,
-    },
-    server("vllm"),
-    server("llama-server"),
-    server("ollama"),
-    server("lm-studio"),
-    server("lm-studio-v0"),
-    server("lm-studio-v1"),
-    server("mlx-lm-server"),
-    server("openai"),
-    server("openai-completions"),
-    server("anthropic"),
+        GGUF_KV,
+    ),
+    in_process("mlx", &["batch_tokens"], &[]),
+    in_process("mock", &["threads", "batch_tokens", "kv_type"], GGUF_KV),
+    // What a server is started with: `[start.settings]` of its descriptor in `runners/openai`.
+    server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"]),
+    server(
+        "llama-server",
+        &[
+            "threads",
+            "gpu_layers",
+            "flash_attention",
+            "kv_type",
+            "batch_tokens",
+            "micro_batch",
+            "split_mode",
+        ],
+        GGUF_KV,
+    ),
+    server("ollama", &[], &[]),
+    server("lm-studio", &[], &[]),
+    server("lm-studio-v0", &[], &[]),
+    server("lm-studio-v1", &[], &[]),
+    server("mlx-lm-server", &[], &[]),
+    server("openai", &[], &[]),
+    server("openai-completions", &[], &[]),
+    server("anthropic", &[], &[]),
 ];
 
-const LLAMA_CPP_KV: &[&str] =
-    &["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"];
+const GGUF_KV: &[&str] = &["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"];
 
-/// A server takes its switches from its own command line (`[servers.NAME] args`).
-const fn server(name: &'static str) -> Engine {
-    Engine { name, server: true, settings: &[], kv_types: &[] }
+/// An engine with a runner of its own.
+const fn in_process(
+    name: &'static str,
+    settings: &'static [&'static str],
+    kv_types: &'static [&'static str],
+) -> Engine {
+    Engine { name, runner: name, server: false, settings, kv_types }
+}
+
+/// A server; what is no setting of it stands in `[servers.NAME] args`.
+const fn server(
+    name: &'static str,
+    settings: &'static [&'static str],
+    kv_types: &'static [&'static str],
+) -> Engine {
+    Engine { name, runner: "openai", server: true, settings, kv_types }
 }

@@ -140,7 +140,14 @@ keys! {
             "The environment variable that holds the key; a key itself is never written in a file.";
         "args" = "[\"--enforce-eager\"]", "[]", "run",
             "More arguments of the program that is started.";
-        "ready_seconds" = "300", "300", "run", "Seconds that it may take until it is ready.";
+        "program" = "\"/opt/vllm/bin/vllm\"", "the descriptor's", "run",
+            "The program to start, where it is not on the search path.";
+        "ready_seconds" = "300", "the descriptor's", "run",
+            "Seconds that it may take until it is ready.";
+        "silence_seconds" = "120", "120", "run",
+            "Seconds without a word after which a request counts as timed out.";
+        "early_end" = "\"allowed\"", "\"void\"", "run",
+            "What an answer with fewer tokens than asked for does: `void` the trial, or `allowed`.";
         "descriptor" = "\"my-server.toml\"", "the one that is shipped", "run",
             "A descriptor of a server that is not shipped, relative to the scenario's folder.";
     }

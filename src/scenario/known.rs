@@ -1,7 +1,7 @@
 //! The words that a scenario may use, given to the checks as data.
 
 use super::engines::{ENGINES, Engine};
-use crate::catalog::{models, quants};
+use crate::catalog::{electricity, hardware, models, quants};
 use crate::model::quant::Quant;
 
 /// What the catalogues know. A list that is `None` is not checked here.
@@ -37,7 +37,8 @@ pub struct KnownModel {
 }
 
 impl Known {
-    /// What the catalogues of this program know of models and quantisations.
+    /// What the catalogues of this program know. API models are not checked: a user's own price list
+    /// may have more of them.
     pub fn here() -> Self {
         let models = models::all().iter().map(|spec| KnownModel {
             id: spec.id.clone(),
@@ -54,6 +55,12 @@ impl Known {
                 known.file_quants.push(name.clone());
             }
         }
+        known.devices = Some(hardware::all().iter().map(|device| device.id.clone()).collect());
+        let tariffs = electricity::tariffs().iter().map(|tariff| tariff.code.clone());
+        let mut tariffs: Vec<String> = tariffs.filter(|code| !code.is_empty()).collect();
+        tariffs.sort();
+        tariffs.dedup();
+        known.tariffs = Some(tariffs);
         known
     }
 

@@ -1,6 +1,6 @@
 //! `[[matrix]]` and `[settings]`: what is measured, and with which switches of the engines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -11,7 +11,7 @@ use super::known::Known;
 use super::table::{Field, Findings, Section, Value, of_kind};
 use super::{Load, Matrix, Point, Server, Weights, keys};
 use crate::runner::Settings;
-use crate::units::Tokens;
+use crate::units::{Nanos, Tokens};
 
 /// What the checks of a matrix look things up in.
 pub(super) struct Scope<'a> {
@@ -445,41 +445,73 @@ fn settings_of(
     let mut all = BTreeMap::new();
     for name in engines {
         let Some(engine) = scope.engine(name) else { continue };
-        let mut settings = Settings::default();
+        let server = scope.servers.get(name);
+        let mut settings = Settings { options: options(server), ..Settings::default() };
+        // Whoever started a server has chosen its settings.
+        let attached = server.is_some_and(|server| server.url.is_some());
         for (table, scoped) in layers {
-            // Tables for all engines are for those that run in process.
-            if !engine.server {
-                apply(&table.all, name, engine, &mut settings, findings, &|setting| {
-                    let takes = |name: &&&str| {
-                        scope.engine(name).is_some_and(|e| e.settings.contains(&setting))
-                    };
-                    let mut shown: Vec<String> = Vec::new();
-                    for other in scoped.iter().filter(takes) {
-                        let table = format!("[{}]", quoted(table.shown, other));
-                        if !shown.contains(&table) {
-                            shown.push(table);
-                        }
-                    }
-                    if shown.is_empty() {
-                        "remove it".to_owned()
-                    } else {
-                        format!("move it to {}", shown.join(" and "))
-                    }
-                });
+            let others = |setting: &str| {
+                let takes = |name: &&&str| {
+                    scope.engine(name).is_some_and(|e| e.settings.contains(&setting))
+                };
+                let tables = scoped.iter().filter(takes);
+                let tables: BTreeSet<String> =
+                    tables.map(|name| format!("[{}]", quoted(table.shown, name))).collect();
+                if tables.is_empty() {
+                    return "remove it".to_owned();
+                }
+                format!("move it to {}", tables.into_iter().collect::<Vec<_>>().join(" and "))
+            };
+            // Tables for all engines hold for a server as far as it is started with such settings.
+            let skips =
+                |setting: &str| engine.server && (attached || !engine.settings.contains(&setting));
+            apply(&table.all, name, engine, &mut settings, findings, &skips, &others);
+            let Some(section) = table.single.get(name.as_str()) else { continue };
+            if attached {
+                findings.add(
+                    section.span(),
+                    format!(
+                        "[servers.{name}] has a 'url': what runs there has its own settings; \
+                             remove [{}]",
+                        quoted(table.shown, name)
+                    ),
+                );
+                continue;
             }
-            if let Some(section) = table.single.get(name.as_str()) {
-                apply(section, name, engine, &mut settings, findings, &|_| {
-                    if engine.settings.is_empty() {
-                        format!("remove it; a server takes its switches in [servers.{name}] args")
-                    } else {
-                        format!("it has {}", engine.settings.join(", "))
-                    }
-                });
-            }
+            apply(section, name, engine, &mut settings, findings, &|_| false, &|_| match (
+                engine.server,
+                engine.settings,
+            ) {
+                (true, []) => {
+                    format!("a server takes its switches from [servers.{name}] args")
+                }
+                (_, has) => format!("it has {}", has.join(", ")),
+            });
         }
         all.insert(name.clone(), settings);
     }
     all
+}
+
+/// What a server's runner is told beside the settings.
+fn options(server: Option<&Server>) -> BTreeMap<String, String> {
+    let Some(server) = server else { return BTreeMap::new() };
+    let seconds = |time: Option<Nanos>| time.map(|time| time.seconds().to_string());
+    let args = (!server.args.is_empty()).then(|| serde_json::json!(server.args).to_string());
+    let early_end = server.early_end.then(|| "allowed".to_owned());
+    [
+        ("url", server.url.clone()),
+        ("model", server.model.clone()),
+        ("key_env", server.api_key_env.clone()),
+        ("program", server.program.clone()),
+        ("args", args),
+        ("ready_seconds", seconds(server.ready)),
+        ("silence_seconds", seconds(server.silence)),
+        ("early_end", early_end),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
 }
 
 fn apply(
@@ -488,10 +520,14 @@ fn apply(
     engine: &Engine,
     settings: &mut Settings,
     findings: &mut Findings,
+    skips: &dyn Fn(&str) -> bool,
     remedy: &dyn Fn(&str) -> String,
 ) {
     for key in keys::of("[settings]") {
         let Some(field) = section.get(key.name) else { continue };
+        if skips(key.name) {
+            continue;
+        }
         if !engine.settings.contains(&key.name) {
             let remedy = remedy(key.name);
             let message = format!("engine '{name}' has no setting '{}'; {remedy}", key.name);

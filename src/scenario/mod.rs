@@ -1,7 +1,7 @@
 //! What a person wrote down to be measured, read from TOML: every rule is checked here, and every
 //! error says where it is and what to do.
 
-mod engines;
+pub mod engines;
 mod expectation;
 mod keys;
 mod known;
@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -58,6 +58,39 @@ pub struct Scenario {
     pub workload: Option<Workload>,
     /// Prices of owning, and what to compare with.
     pub prices: Option<Prices>,
+}
+
+impl Scenario {
+    /// The runner that measures an engine of this scenario, and the variables that it is started
+    /// with: which server it stands for, and where that is.
+    pub fn runner(&self, engine: &str) -> (String, Vec<(String, String)>) {
+        let server = self.servers.get(engine);
+        let kind = server.map_or(engine, |server| &server.kind);
+        let Some(known) = ENGINES.iter().find(|known| known.name == kind) else {
+            return (engine.to_owned(), Vec::new());
+        };
+        let mut variables = Vec::new();
+        if known.server {
+            let folder = self.path.parent().unwrap_or(Path::new(""));
+            let descriptor = server.and_then(|server| server.descriptor.as_ref());
+            let named = descriptor.map(|file| folder.join(file));
+            let (label, value) = match &named {
+                Some(path) => (stem(path), path.display().to_string()),
+                None => (kind.to_owned(), kind.to_owned()),
+            };
+            variables.push(("BENCH_SERVER".to_owned(), value));
+            if let Some(url) = server.and_then(|server| server.url.as_ref()) {
+                let label = label.to_uppercase().replace(['-', '.'], "_");
+                variables.push((format!("BENCH_{label}_URL"), url.clone()));
+            }
+        }
+        (known.runner.to_owned(), variables)
+    }
+}
+
+/// A file's name without its ending.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
 /// How often a case is repeated.
@@ -247,8 +280,14 @@ pub struct Server {
     pub api_key_env: Option<String>,
     /// More arguments of the program that is started.
     pub args: Vec<String>,
-    /// How long it may take until it is ready.
-    pub ready: Nanos,
+    /// The program to start, where it is not the descriptor's.
+    pub program: Option<String>,
+    /// How long it may take until it is ready; none: what the descriptor says.
+    pub ready: Option<Nanos>,
+    /// How long it may say nothing before a request counts as timed out.
+    pub silence: Option<Nanos>,
+    /// Whether an answer that ends early counts; else it voids the trial.
+    pub early_end: bool,
     /// A descriptor of a server that is not shipped; relative to the scenario's own folder.
     pub descriptor: Option<PathBuf>,
 }

@@ -113,15 +113,30 @@ fn server(
         // A list of arguments may be empty and may repeat itself.
         array?.iter().map(|v| field.text_of(v, findings).map(str::to_owned)).collect()
     });
+    let seconds = |name, findings: &mut Findings| {
+        section.number(name, 0.1..=86_400.0, findings).map(Nanos::from_seconds)
+    };
+    if section.has("url") {
+        for name in ["program", "args"] {
+            if let Some(field) = section.get(name) {
+                let message = format!(
+                    "'{name}' is for a server that is started, not for one with a 'url'; \
+                             remove one of them"
+                );
+                findings.add(field.value.span(), message);
+            }
+        }
+    }
     Some(Server {
         kind: kind.to_owned(),
         url: url.map(str::to_owned),
         model: section.text("model", findings).map(str::to_owned),
         api_key_env: key.map(str::to_owned),
         args: args.unwrap_or_default(),
-        ready: section
-            .number("ready_seconds", 0.1..=86_400.0, findings)
-            .map_or(Nanos::from_seconds(300.0), Nanos::from_seconds),
+        program: section.text("program", findings).map(str::to_owned),
+        ready: seconds("ready_seconds", findings),
+        silence: seconds("silence_seconds", findings),
+        early_end: section.word("early_end", &["void", "allowed"], findings) == Some("allowed"),
         descriptor: file(section, "descriptor", folder, findings),
     })
 }

@@ -97,11 +97,10 @@ fn scenario(
         .map(|section| plan::workload(&section, folder, known, findings));
     let prices = section(&top, "prices", "[prices]", findings)
         .map(|section| plan::prices(&section, known, findings));
-    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
     Some(Scenario {
         path: path.to_owned(),
         text: text.to_owned(),
-        name,
+        name: super::stem(path),
         description,
         seed: seed.unwrap_or(1),
         host,

@@ -385,10 +385,13 @@ impl<'t, 'i> Field<'t, 'i> {
         let known = words.contains(&word);
         if !known {
             let name = self.key.name;
-            let remedy = nearest(word, words.iter().copied()).map_or_else(
-                || format!("use one of {}", words.join(", ")),
-                |meant| format!("did you mean '{meant}'?"),
-            );
+            let remedy = match (nearest(word, words.iter().copied()), name) {
+                (Some(meant), _) => format!("did you mean '{meant}'?"),
+                (None, "device") => "'bench devices' lists them".to_owned(),
+                (None, "tariff") => "'bench prices --electricity' lists them".to_owned(),
+                (None, "against") => "'bench prices' lists them".to_owned(),
+                (None, _) => format!("use one of {}", words.join(", ")),
+            };
             findings.add(value.span(), format!("unknown {name} '{word}'; {remedy}"));
         }
         known

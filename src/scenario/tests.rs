@@ -112,8 +112,12 @@ kind = "openai"
 url = "https://box.example/v1"
 model = "qwen"
 api_key_env = "BOX_KEY"
-args = ["-x", "-x"]
 ready_seconds = 10
+silence_seconds = 60
+early_end = "allowed"
+[servers.vllm]
+program = "/opt/vllm"
+args = ["-x", "-x"]
 [slo]
 ttft_ms = 1000
 tpot_ms = 50.5
@@ -168,14 +172,28 @@ api_usd_per_month = 750.10
         ..Settings::default()
     };
     assert_eq!(first.settings["llama.cpp"], llama);
-    // Settings for all engines are not for servers.
-    assert_eq!(second.settings["vllm"], Settings::default());
+    // Threads are no setting that vLLM is started with; the box was started by somebody else.
+    assert_eq!(second.settings["vllm"].threads, None);
+    let options = &second.settings["box"].options;
+    assert_eq!(options["url"], "https://box.example/v1");
+    assert_eq!(options["key_env"], "BOX_KEY");
+    assert_eq!(options["early_end"], "allowed");
+    assert_eq!(options["ready_seconds"], "10");
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let (runner, variables) = scenario.runner("box");
+    assert_eq!(runner, "openai");
+    let url = variable("BENCH_OPENAI_URL", "https://box.example/v1");
+    assert_eq!(variables, [variable("BENCH_SERVER", "openai"), url]);
+    assert_eq!(scenario.runner("vllm").1, [variable("BENCH_SERVER", "vllm")]);
+    assert_eq!(scenario.runner("llama.cpp"), ("llama.cpp".to_owned(), Vec::new()));
+    assert_eq!(scenario.servers["vllm"].args, ["-x", "-x"]);
+    assert_eq!(second.settings["vllm"].options["args"], "[\"-x\",\"-x\"]");
     assert_eq!(second.loads, [Load::Concurrency(1), Load::Concurrency(4), Load::Rate(0.5)]);
     assert_eq!((second.slots, second.requests), (Some(4), Some(16)));
 
     let server = &scenario.servers["box"];
-    assert_eq!((server.kind.as_str(), server.args.len()), ("openai", 2));
-    assert_eq!(server.ready, Nanos(10_000_000_000));
+    assert_eq!((server.kind.as_str(), server.model.as_deref()), ("openai", Some("qwen")));
+    assert_eq!(server.ready, Some(Nanos(10_000_000_000)));
     let slo = scenario.slo.unwrap();
     assert_eq!((slo.tpot, slo.search), (Some(Nanos(50_500_000)), true));
     let workload = scenario.workload.unwrap();
@@ -414,8 +432,24 @@ fn a_setting_that_an_engine_lacks_is_refused() {
     let vllm = with_matrix("[settings.vllm]\nthreads = 1\n").replace("candle", "vllm");
     assert_eq!(
         errors(&vllm),
-        "s.toml:7: engine 'vllm' has no setting 'threads'; remove it; a server takes its switches \
-         in [servers.vllm] args"
+        "s.toml:7: engine 'vllm' has no setting 'threads'; it has kv_type, batch_tokens"
+    );
+    let ollama = with_matrix("[settings.ollama]\nthreads = 1\n").replace("candle", "ollama");
+    assert_eq!(
+        errors(&ollama),
+        "s.toml:7: engine 'ollama' has no setting 'threads'; a server takes its switches from \
+         [servers.ollama] args"
+    );
+    let attached = "[settings.vllm]\nbatch_tokens = 1\n[servers.vllm]\nurl = \"http://a\"\n";
+    assert_eq!(
+        errors(&with_matrix(attached).replace("candle", "vllm")),
+        "s.toml:6: [servers.vllm] has a 'url': what runs there has its own settings; remove \
+         [settings.vllm]"
+    );
+    assert_eq!(
+        errors_of("[servers.vllm]\nurl = \"http://a\"\nargs = []\n"),
+        "s.toml:8: 'args' is for a server that is started, not for one with a 'url'; remove one of \
+         them"
     );
     assert_eq!(
         errors_of("[settings.candle]\nkv_type = \"q8_0\"\n"),
@@ -551,7 +585,7 @@ fn a_workload_or_price_that_makes_no_sense_is_refused() {
     );
     assert_eq!(
         errors_of("[prices]\ntariff = \"XX\"\nagainst = [\"openai/gpt-4\"]\n"),
-        "s.toml:7: unknown tariff 'XX'; use one of DE, US\n\
+        "s.toml:7: unknown tariff 'XX'; 'bench prices --electricity' lists them\n\
          s.toml:8: unknown against 'openai/gpt-4'; did you mean 'openai/gpt-4o'?"
     );
 }
@@ -661,7 +695,8 @@ fn every_setting_reaches_the_engine() {
     let all: Vec<&'static str> = keys::of("[settings]").map(|key| key.name).collect();
     let all: &'static [&'static str] = Vec::leak(all);
     let mut known = known();
-    let engine = Engine { name: "all", server: false, settings: all, kv_types: &["q8_0"] };
+    let engine =
+        Engine { name: "all", runner: "all", server: false, settings: all, kv_types: &["q8_0"] };
     known.engines = vec![engine];
     let lines = keys::of("[settings]").map(|key| format!("{} = {}\n", key.name, key.example));
     let text = with_matrix(&format!("[settings]\n{}", lines.collect::<String>()))
