@@ -53,7 +53,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     });
     let probe =
         (!args.quick).then(|| host::probe(host.cpu.usable_threads).map_err(|e| format!("{e:#}")));
-    let cache = super::run::cache_dir();
+    let cache = crate::model::cache::dir()?;
     let findings = Findings {
         idle,
         probe,

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cases;
 use crate::host::{self, Host};
+use crate::model::cache;
 use crate::record::{Folder, Outcome, Record, to_csv};
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
@@ -95,7 +96,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         threads: threads(&host),
         memory: memory_for_engines(&host),
         runners: runners_dir(),
-        cache: cache_dir(),
+        cache: cache::dir()?,
     };
     let open = cases.iter().filter(|c| !folder.has(&c.id.0)).count();
     let bar = progress_bar(open as u64);
@@ -137,11 +138,7 @@ fn open_folder(
 
 /// Where `bench setup` puts runners.
 pub(super) fn runners_dir() -> PathBuf {
-    PathBuf::new()
-}
-
-pub(super) fn cache_dir() -> PathBuf {
-    std::env::var_os("BENCH_CACHE").map_or_else(|| PathBuf::from("/tmp/bench-cache"), PathBuf::from)
+    cache::dir().map_or_else(|_| PathBuf::new(), |dir| dir.join("runners"))
 }
 
 /// Memory that the engines of one point may take together: with GPUs theirs, else the machine's.

@@ -92,7 +92,7 @@ pub fn run(
             })
             .collect();
         let threads = point[0].settings.threads.unwrap_or(conditions.threads);
-        let together = found.as_ref().map_or(0, |w| w.bytes) * subjects.len() as u64;
+        let together = found.as_ref().map_or(0, |w| w.bytes.0) * subjects.len() as u64;
         let turns: Vec<Vec<Subject>> = if together > conditions.memory.0 {
             subjects.into_iter().map(|s| vec![s]).collect()
         } else {
@@ -146,7 +146,7 @@ fn subject(
         bench_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: conditions.host.clone(),
         started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        model_bytes: found.as_ref().ok().map(|w| w.bytes),
+        model_bytes: found.as_ref().ok().map(|w| w.bytes.0),
         model_sha256: found.as_ref().ok().and_then(|w| w.sha256.clone()),
         ..Record::default()
     };
@@ -155,7 +155,7 @@ fn subject(
         environment: Vec::new(),
         model: found.as_ref().map(|w| w.path.clone()).map_err(Clone::clone),
         vocabulary: found.as_ref().map_or(0, |w| w.vocabulary),
-        bytes_per_token: found.as_ref().ok().and_then(|w| w.bytes_per_token(&case)),
+        bytes_per_token: weights::bytes_per_token(&case).map(|b| b.0),
         row,
         cold_load: cold_load && matches!(case.load, Load::Batch(_)),
         case,

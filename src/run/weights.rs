@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cases::Case;
-use crate::catalog::models;
+use crate::catalog::models::{self, ModelSpec};
+use crate::fit::memory::{self, Layout};
+use crate::fit::work::{Work, value_bytes};
 use crate::model::gguf::Header;
-use crate::model::quant::Quant;
+use crate::model::hub::Hub;
+use crate::model::quant::{Quant, TensorType};
 use crate::model::synth;
 use crate::scenario::{Scenario, Weights as Source};
+use crate::units::Bytes;
 
 /// Weights that an engine can load.
 #[derive(Clone, Debug)]
@@ -17,18 +21,11 @@ pub struct Weights {
     /// The file (the first one of a split model), or a folder.
     pub path: PathBuf,
     /// Its size, all parts together.
-    pub bytes: u64,
+    pub bytes: Bytes,
     /// Token ids are below this.
     pub vocabulary: u32,
     /// The checksum, where one is known without reading the whole file.
     pub sha256: Option<String>,
-}
-
-impl Weights {
-    /// Bytes that generating one token of `case` reads.
-    pub fn bytes_per_token(&self, _: &Case) -> Option<u64> {
-        None
-    }
 }
 
 /// Makes, fetches or finds the weights of `case`; an error is the reason of its row.
@@ -50,28 +47,57 @@ fn try_resolve(
     let spec = models::find(&case.model)?;
     let (path, sha256) = match &case.weights {
         Source::Synthetic => {
-            let quant = case.quant.parse::<Quant>()?;
-            (synth::ensure(spec, quant, case.seed, cache, progress)?, None)
+            (synth::ensure(spec, case.quant.parse()?, case.seed, cache, progress)?, None)
         }
-        Source::File(path) => {
-            let folder = scenario.path.parent().unwrap_or(Path::new("."));
-            (folder.join(path), None)
+        Source::File(path) => (scenario.path.parent().unwrap_or(Path::new(".")).join(path), None),
+        source @ Source::Hub { .. } => {
+            let file = source.to_string().parse()?;
+            let fetched = Hub::from_env().fetch(&file, cache, progress)?;
+            (fetched.path, Some(fetched.sha256))
         }
-        Source::Hub { .. } => anyhow::bail!("no hub yet"),
     };
     let metadata =
         std::fs::metadata(&path).with_context(|| format!("no weights at '{}'", path.display()))?;
-    if !is_gguf(&path) {
+    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
         // A folder, or a file of another engine's: only that engine can say what is in it.
-        let bytes = metadata.len();
+        let bytes = Bytes(metadata.len());
         return Ok(Weights { path, bytes, vocabulary: spec.vocab, sha256 });
     }
     let header = Header::read(&path)?;
     let vocabulary = header.vocab().and_then(|n| u32::try_from(n).ok()).unwrap_or(spec.vocab);
-    let bytes = header.file_bytes.0;
-    Ok(Weights { path, bytes, vocabulary, sha256 })
+    Ok(Weights { path, bytes: header.file_bytes, vocabulary, sha256 })
 }
 
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+/// Bytes that generating one token of `case` reads: the weights in use once, and the cache at the
+/// middle of the generation. `None` where the catalogue does not know the model's quantisation.
+pub fn bytes_per_token(case: &Case) -> Option<Bytes> {
+    let (spec, quant) = known(case)?;
+    let work = Work::of(spec, quant).ok()?;
+    let depth = case.depth.0 + case.prompt_tokens.0 + case.new_tokens.0 / 2;
+    let cache = work.cache_read(f64::from(depth), value_bytes(kv_type(case)?));
+    Some(Bytes((work.token_bytes() + cache) as u64))
+}
+
+/// Memory that the catalogue expects the case to need: weights, cache and compute buffers.
+pub fn expected_memory(case: &Case) -> Option<Bytes> {
+    let (spec, quant) = known(case)?;
+    let defaults = Layout::default();
+    let layout = Layout {
+        slots: case.slots(),
+        slot_tokens: case.slot_tokens(),
+        kv_type: kv_type(case)?,
+        micro_batch: case.settings.micro_batch.unwrap_or(defaults.micro_batch),
+        flash_attention: case.settings.flash_attention.unwrap_or(defaults.flash_attention),
+    };
+    memory::estimate(spec, quant, &layout).ok().map(|memory| memory.in_one_place())
+}
+
+fn known(case: &Case) -> Option<(&'static ModelSpec, Quant)> {
+    Some((models::find(&case.model).ok()?, case.quant.parse().ok()?))
+}
+
+/// The type of the case's KV cache; engines use F16 where nothing is said.
+fn kv_type(case: &Case) -> Option<TensorType> {
+    let name = case.settings.kv_type.as_deref().unwrap_or("f16");
+    TensorType::all().find(|kind| kind.name().eq_ignore_ascii_case(name))
 }
