@@ -2,35 +2,43 @@
 //! the same types?
 #![allow(missing_docs)]
 
-use std::ffi::{CString, c_char, c_void};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Once;
 
-use bench::catalog::models::{Arch, Experts, ModelSpec};
-use bench::model::gguf::Header;
+use bench::catalog::models::{self, Arch, Experts, ModelSpec};
+use bench::model::arch;
+use bench::model::gguf::{self, Header};
 use bench::model::quant::{Quant, TensorType};
 use bench::model::synth;
 use llama_cpp_sys_2 as sys;
 use tempfile::TempDir;
 
-extern "C" fn quiet(_: sys::ggml_log_level, _: *const c_char, _: *mut c_void) {}
+thread_local! {
+    /// What llama.cpp logged on this thread.
+    static LOG: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
-extern "C" fn print(_: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+extern "C" fn keep(_: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
     // SAFETY: llama.cpp passes a NUL-terminated string that lives for the call.
-    eprint!("{}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy());
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    LOG.with_borrow_mut(|log| log.push_str(&text));
 }
 
 fn init() {
     static START: Once = Once::new();
     START.call_once(|| {
-        let log = if std::env::var_os("LLAMA_LOG").is_some() { print } else { quiet };
         // SAFETY: the callback has the type that llama.cpp asks for and lives for ever.
         unsafe {
-            sys::llama_log_set(Some(log), ptr::null_mut());
+            sys::llama_log_set(Some(keep), ptr::null_mut());
             sys::llama_backend_init();
         }
     });
+    LOG.take();
 }
 
 fn c_path(path: &Path) -> CString {
@@ -54,7 +62,7 @@ fn logits(path: &Path) -> Result<Vec<f32>, String> {
         params.n_gpu_layers = 0;
         let model = sys::llama_model_load_from_file(c_path(path).as_ptr(), params);
         if model.is_null() {
-            return Err("llama.cpp does not load it".to_owned());
+            return Err(format!("llama.cpp does not load it: {}", LOG.take().trim_end()));
         }
         let mut settings = sys::llama_context_default_params();
         settings.n_ctx = 256;
@@ -152,60 +160,116 @@ fn shapes() -> Vec<ModelSpec> {
     list
 }
 
-/// The types that `llama_model_quantize` writes, by tensor name.
-fn quantised_by_llama_cpp(source: &Path, quant: Quant, dir: &Path) -> Vec<(String, TensorType)> {
+/// A file that has the header of this model in F16 and, on disk, nothing else: as long as the model.
+fn sparse(spec: &ModelSpec, dir: &Path) -> PathBuf {
+    let path = dir.join(format!("{}-sparse.gguf", spec.id));
+    let tensors = bench::model::tensors(spec, Quant::F16).unwrap();
+    let header = gguf::encode(&arch::metadata(spec, Quant::F16), &tensors);
+    std::fs::write(&path, &header).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(gguf::encoded_len(&header, &tensors)).unwrap();
+    path
+}
+
+fn quantise(source: &Path, out: &Path, quant: Quant, dry_run: bool) {
     init();
-    let out = dir.join("quantised.gguf");
     // SAFETY: both paths and the parameters outlive the call.
     let code = unsafe {
         let mut params = sys::llama_model_quantize_default_params();
         params.ftype = quant.file_type() as sys::llama_ftype;
         params.nthread = 2;
         params.allow_requantize = true;
-        sys::llama_model_quantize(c_path(source).as_ptr(), c_path(&out).as_ptr(), &params)
+        params.dry_run = dry_run;
+        sys::llama_model_quantize(c_path(source).as_ptr(), c_path(out).as_ptr(), &params)
     };
-    assert_eq!(code, 0, "{} {quant}", source.display());
-    let header = Header::read(&out).unwrap();
-    let list = header.tensors.into_iter().map(|t| (t.tensor.name, t.tensor.kind)).collect();
-    std::fs::remove_file(out).unwrap();
-    list
+    assert_eq!(code, 0, "{} {quant}: {}", source.display(), LOG.take());
+}
+
+/// The types that `llama_model_quantize` chooses, by tensor name, without quantising anything: from
+/// lines such as `[ 3/ 9] blk.0.attn_k.weight - [256, 64, 1, 1], type = f16, size = 1 MiB -> 0.3 MiB (q4_K)`.
+fn types_chosen_by_llama_cpp(source: &Path, quant: Quant) -> HashMap<String, String> {
+    quantise(source, Path::new("unused"), quant, true);
+    LOG.take().lines().filter_map(chosen_type).collect()
+}
+
+fn chosen_type(line: &str) -> Option<(String, String)> {
+    let (_, rest) = line.strip_prefix('[')?.split_once("] ")?;
+    let (name, rest) = rest.split_once(" - [")?;
+    let (_, rest) = rest.split_once("type = ")?;
+    let (old, rest) = rest.split_once(',')?;
+    let new = match rest.split_once("-> ") {
+        // warnings about widths stand between, and have an arrow of their own
+        Some(_) if rest.contains("MiB ->") => {
+            rest.trim_end().strip_suffix(')')?.rsplit_once('(')?.1
+        }
+        _ => old.trim(),
+    };
+    Some((name.trim().to_owned(), new.to_owned()))
+}
+
+/// Tensors whose type differs between us and llama.cpp.
+fn differences(
+    spec: &ModelSpec,
+    quant: Quant,
+    chosen: &HashMap<String, String>,
+) -> (usize, Vec<String>) {
+    let ours = bench::model::tensors(spec, quant).unwrap();
+    assert_eq!(ours.len(), chosen.len(), "{} {quant}", spec.id);
+    let mut wrong = Vec::new();
+    for tensor in &ours {
+        let theirs = &chosen[&tensor.name];
+        // The quantiser leaves this one as its source has it; ours is what converters write.
+        let left = tensor.name == "per_layer_model_proj.weight";
+        if !left && !theirs.eq_ignore_ascii_case(tensor.kind.name()) {
+            wrong.push(format!(
+                "{} {quant} {} {:?}: {} and not {theirs}",
+                spec.id, tensor.name, tensor.dims, tensor.kind
+            ));
+        }
+    }
+    (ours.len(), wrong)
 }
 
 #[test]
-fn tensor_types_are_those_that_llama_cpps_quantiser_chooses() {
+fn tensor_types_of_every_model_are_those_that_llama_cpps_quantiser_chooses() {
     let dir = TempDir::new().unwrap();
-    let mut wrong = Vec::new();
-    let mut compared = 0;
-    for spec in shapes() {
-        let source = make(&spec, Quant::F16, dir.path());
-        for quant in Quant::ALL.into_iter().filter(|&q| applies(&spec, q)) {
+    let (mut compared, mut wrong) = (0, Vec::new());
+    let small = shapes();
+    let known = models::all().iter().filter(|s| s.not_synthesisable.is_none());
+    for spec in small.iter().chain(known) {
+        let source = sparse(spec, dir.path());
+        for quant in Quant::ALL.into_iter().filter(|&q| applies(spec, q)) {
             if spec.arch == Arch::GptOss && matches!(quant, Quant::F16 | Quant::BF16) {
                 continue; // published with MXFP4 experts; sizes of those files are tested elsewhere
             }
-            let theirs = quantised_by_llama_cpp(&source, quant, dir.path());
-            let ours = bench::model::tensors(&spec, quant).unwrap();
-            assert_eq!(ours.len(), theirs.len(), "{}", spec.id);
-            for tensor in ours {
-                let (_, kind) = theirs.iter().find(|(name, _)| *name == tensor.name).unwrap();
-                compared += 1;
-                // the quantiser leaves it as the source has it, and ours is what converters write
-                if *kind != tensor.kind && tensor.name != "per_layer_model_proj.weight" {
-                    wrong.push(format!(
-                        "{} {quant} {} {:?}: {} and not {kind}",
-                        spec.id, tensor.name, tensor.dims, tensor.kind
-                    ));
-                }
-            }
+            let chosen = types_chosen_by_llama_cpp(&source, quant);
+            let (n, different) = differences(spec, quant, &chosen);
+            compared += n;
+            wrong.extend(different);
         }
         std::fs::remove_file(source).unwrap();
     }
-    assert!(compared > 50_000, "{compared}");
+    assert!(compared > 100_000, "{compared}");
     assert!(
         wrong.is_empty(),
         "{} differ\n{}",
         wrong.len(),
         wrong[..wrong.len().min(40)].join("\n")
     );
+}
+
+#[test]
+fn the_quantiser_writes_the_types_that_it_announces() {
+    let dir = TempDir::new().unwrap();
+    let spec = ModelSpec::tiny(Arch::Qwen3Moe);
+    let source = make(&spec, Quant::F16, dir.path());
+    let out = dir.path().join("quantised.gguf");
+    for quant in [Quant::Q4KM, Quant::Iq4Xs, Quant::Mxfp4] {
+        quantise(&source, &out, quant, false);
+        let written = Header::read(&out).unwrap().tensors.into_iter();
+        let written = written.map(|t| (t.tensor.name, t.tensor.kind.name().to_owned())).collect();
+        assert_eq!(differences(&spec, quant, &written).1, Vec::<String>::new());
+    }
 }
 
 #[test]

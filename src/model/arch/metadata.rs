@@ -16,7 +16,9 @@ const QUANTISATION_VERSION: u32 = 2;
 pub fn metadata(spec: &ModelSpec, quant: Quant) -> Vec<(String, Value)> {
     let mut keys = Keys { arch: spec.arch.name(), list: Vec::new() };
     keys.general("general.architecture", Value::String(spec.arch.name().to_owned()));
-    keys.general("general.name", Value::String(format!("{} (synthetic weights)", spec.name)));
+    // llama.cpp looks for tokens by name when this key names certain models, so it names none.
+    keys.general("general.name", Value::String("Synthetic weights".to_owned()));
+    keys.general("general.basename", Value::String(spec.id.clone()));
     keys.general("general.file_type", Value::U32(quant.file_type()));
     keys.general("general.quantization_version", Value::U32(QUANTISATION_VERSION));
     keys.u32("vocab_size", spec.vocab);
