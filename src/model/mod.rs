@@ -3,7 +3,9 @@
 
 pub mod arch;
 mod blocks;
+pub mod cache;
 pub mod gguf;
+pub mod hub;
 pub mod quant;
 pub mod recipe;
 pub mod synth;

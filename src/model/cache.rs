@@ -1,0 +1,141 @@
+//! Where model files are kept on this machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::catalog::nearest;
+use crate::units::Bytes;
+
+/// The environment variable that names another folder.
+pub const VARIABLE: &str = "BENCH_CACHE";
+
+/// The folder of synthetic weights and downloads: `BENCH_CACHE`, or a folder of ours among the
+/// user's caches.
+pub fn dir() -> anyhow::Result<PathBuf> {
+    match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => directories::ProjectDirs::from("", "", "bench-llm")
+            .map(|dirs| dirs.cache_dir().join("models"))
+            .with_context(|| format!("no home folder; set {VARIABLE} to a folder for models")),
+    }
+}
+
+/// A model file in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path below the cache, with `/`.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: Bytes,
+}
+
+/// The model files in `cache`, by name.
+pub fn entries(cache: &Path) -> anyhow::Result<Vec<Entry>> {
+    let mut list = Vec::new();
+    walk(cache, &mut |path, bytes| {
+        if path.extension().is_some_and(|e| e == "gguf") {
+            list.push(Entry { name: name_of(cache, path), path: path.to_owned(), bytes });
+        }
+    })?;
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
+}
+
+/// What interrupted runs left in `cache`: unfinished downloads and weights, with their sizes.
+pub fn leftovers(cache: &Path) -> anyhow::Result<Vec<(PathBuf, Bytes)>> {
+    let mut list = Vec::new();
+    walk(cache, &mut |path, bytes| {
+        if path.extension().is_some_and(|e| e == "tmp" || e == "part") {
+            list.push((path.to_owned(), bytes));
+        }
+    })?;
+    Ok(list)
+}
+
+/// The entries that `word` means: one with this name, or those whose names begin with it.
+pub fn find(cache: &Path, word: &str) -> anyhow::Result<Vec<Entry>> {
+    let all = entries(cache)?;
+    let same: Vec<_> = all.iter().filter(|e| e.name == word).cloned().collect();
+    if !same.is_empty() {
+        return Ok(same);
+    }
+    let begun: Vec<_> = all.iter().filter(|e| e.name.starts_with(word)).cloned().collect();
+    ensure!(!word.is_empty(), "an empty name; `bench model list` shows the names");
+    if !begun.is_empty() {
+        return Ok(begun);
+    }
+    match nearest(word, all.iter().map(|e| e.name.as_str())).first() {
+        Some(near) => bail!("no model '{word}' in the cache; did you mean '{near}'?"),
+        None => bail!("no model '{word}' in the cache; `bench model list` shows what there is"),
+    }
+}
+
+/// Removes a file from the cache, and folders that it leaves empty.
+pub fn remove(cache: &Path, path: &Path) -> anyhow::Result<()> {
+    ensure!(path.starts_with(cache), "{} is not in the cache", path.display());
+    fs::remove_file(path).with_context(|| format!("{}", path.display()))?;
+    let mut folder = path.parent();
+    while let Some(dir) = folder.filter(|dir| *dir != cache) {
+        if fs::remove_dir(dir).is_err() {
+            break; // not empty
+        }
+        folder = dir.parent();
+    }
+    Ok(())
+}
+
+fn name_of(cache: &Path, path: &Path) -> String {
+    let below = path.strip_prefix(cache).unwrap_or(path);
+    let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}
+
+fn walk(dir: &Path, found: &mut dyn FnMut(&Path, Bytes)) -> anyhow::Result<()> {
+    let list = match fs::read_dir(dir) {
+        Ok(list) => list,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("{}", dir.display())),
+    };
+    for entry in list {
+        let entry = entry.with_context(|| format!("{}", dir.display()))?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(&entry.path(), found)?;
+        } else if kind.is_file() {
+            found(&entry.path(), Bytes(entry.metadata()?.len()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_by_name_or_by_its_beginning_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path();
+        fs::create_dir_all(cache.join("hub/a/b")).unwrap();
+        for name in ["x-Q4_0.gguf", "x-Q8_0.gguf", "hub/a/b/m.gguf", ".making-1.tmp"] {
+            fs::write(cache.join(name), b"1234").unwrap();
+        }
+        let names: Vec<_> = entries(cache).unwrap().into_iter().map(|e| e.name).collect();
+        assert_eq!(names, ["hub/a/b/m.gguf", "x-Q4_0.gguf", "x-Q8_0.gguf"]);
+        assert_eq!(find(cache, "x-").unwrap().len(), 2);
+        assert_eq!(leftovers(cache).unwrap().len(), 1);
+        let message = find(cache, "x_Q4_0.gguf").unwrap_err().to_string();
+        assert!(message.contains("did you mean 'x-Q4_0.gguf'"), "{message}");
+        remove(cache, &cache.join("hub/a/b/m.gguf")).unwrap();
+        assert!(!cache.join("hub").exists(), "empty folders go too");
+    }
+
+    #[test]
+    fn a_cache_that_does_not_exist_is_empty() {
+        assert_eq!(entries(Path::new("/no/such/folder")).unwrap(), []);
+    }
+}
