@@ -315,8 +315,8 @@ impl Hub {
         if status != 200 {
             return Err(refusal(status, file));
         }
-        let list: Vec<Listed> =
-            response.body_mut().read_json().context("the hub's list of files")?;
+        let text = response.body_mut().read_to_string().context("the hub's list of files")?;
+        let list: Vec<Listed> = serde_json::from_str(&text).context("the hub's list of files")?;
         let listed = list.into_iter().find(|l| l.path == file.path).ok_or_else(|| {
             anyhow!("the repository has no such file; look at {}/{}", self.endpoint, file.repo)
         })?;
