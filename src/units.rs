@@ -63,6 +63,80 @@ quantity!(
 #[serde(transparent)]
 pub struct Usd(pub Decimal);
 
+quantity!(
+    /// Electric energy in kilowatt-hours.
+    KilowattHours(f64)
+);
+quantity!(
+    /// A mass in kilograms, here of carbon dioxide equivalents.
+    Kilograms(f64)
+);
+quantity!(
+    /// A span of calendar months, whole or not.
+    Months(f64)
+);
+
+macro_rules! price {
+    ($(#[$doc:meta])* $name:ident, $per:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Decimal);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format!("{}{}", price_text(self.0), $per))
+            }
+        }
+    };
+}
+
+price!(
+    /// US dollars for a million tokens.
+    UsdPerMtok,
+    "/Mtok"
+);
+price!(
+    /// US dollars for a kilowatt-hour.
+    UsdPerKwh,
+    "/kWh"
+);
+price!(
+    /// US dollars for an hour, of a GPU or of a person.
+    UsdPerHour,
+    "/h"
+);
+
+impl std::ops::Add for Usd {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+impl std::ops::Sub for Usd {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+impl std::ops::Mul<Decimal> for Usd {
+    type Output = Self;
+    fn mul(self, times: Decimal) -> Self {
+        Self(self.0 * times)
+    }
+}
+impl std::ops::Div<Decimal> for Usd {
+    type Output = Self;
+    fn div(self, by: Decimal) -> Self {
+        Self(self.0 / by)
+    }
+}
+impl std::iter::Sum for Usd {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        Self(amounts.map(|amount| amount.0).sum())
+    }
+}
+
 impl Eq for Bytes {}
 impl Eq for Tokens {}
 impl Eq for Nanos {}
@@ -195,12 +269,23 @@ display_with_unit!(
     Tflops => "TFLOP/s",
     Watts => "W",
     Joules => "J",
+    KilowattHours => "kWh",
+    Kilograms => "kg",
+    Months => "months",
 );
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{} %", significant(self.0 * 100.0, 2)))
     }
+}
+
+/// A unit price with all its stated digits, and at least two decimals: `$0.003625`, `$2.50`.
+fn price_text(price: Decimal) -> String {
+    let price = price.round_dp(6).normalize();
+    let places = price.scale().max(2) as usize;
+    let sign = if price.is_sign_negative() && !price.is_zero() { "-" } else { "" };
+    format!("{sign}${:.places$}", price.abs())
 }
 
 impl fmt::Display for Usd {
@@ -297,6 +382,14 @@ mod tests {
         assert_eq!(Nanos(1_500_000).to_string(), "1.50 ms");
         assert_eq!(Nanos(90_000_000_000).to_string(), "1 min 30 s");
         assert_eq!(Nanos(7_260_000_000_000).to_string(), "2 h 01 min");
+    }
+
+    #[test]
+    fn unit_prices_keep_the_digits_that_their_list_states() {
+        assert_eq!(UsdPerMtok(Decimal::new(3625, 6)).to_string(), "$0.003625/Mtok");
+        assert_eq!(UsdPerMtok(Decimal::new(25, 1)).to_string(), "$2.50/Mtok");
+        assert_eq!(UsdPerKwh(Decimal::new(1872, 4)).to_string(), "$0.1872/kWh");
+        assert_eq!(UsdPerHour(Decimal::from(60)).to_string(), "$60.00/h");
     }
 
     #[test]
