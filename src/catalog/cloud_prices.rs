@@ -182,7 +182,8 @@ pub fn parse(text: &str, file: &str) -> anyhow::Result<Vec<Listing>> {
     for header in &headers {
         if !COLUMNS.contains(&header) {
             let near = super::nearest(header, COLUMNS);
-            let near = near.first().map_or(String::new(), |word| format!("; did you mean '{word}'?"));
+            let near =
+                near.first().map_or(String::new(), |word| format!("; did you mean '{word}'?"));
             bail!("{file}:1: unknown column '{header}'{near}");
         }
     }
@@ -358,7 +359,9 @@ impl PriceList {
                 format!("; did you mean '{}'?", near.join("' or '"))
             };
             let what = if kind == Kind::GpuRental { "rented GPU" } else { "API model" };
-            bail!("unknown {what} '{key}'{near} `bench prices` lists them, `--update FILE` adds yours");
+            bail!(
+                "unknown {what} '{key}'{near} `bench prices` lists them, `--update FILE` adds yours"
+            );
         }
         let mut holding: Vec<(usize, &Listing)> = named
             .iter()
@@ -471,7 +474,8 @@ mod tests {
         );
         assert!(error(format!("{head}api,me,mine,-1,2,2026,x\n")).contains("cannot be a price"));
         assert!(error(format!("{head}api,me\n")).starts_with("mine.csv:2: "));
-        let own = parse(&format!("{head}{}", row.replace("me,mine", "openai,gpt-4o")), "m").unwrap();
+        let own =
+            parse(&format!("{head}{}", row.replace("me,mine", "openai,gpt-4o")), "m").unwrap();
         let list = embedded().with_own(own);
         let quote = list.api("openai/gpt-4o", 10, TODAY).unwrap();
         assert_eq!(quote.listing.input.unwrap().0, Decimal::ONE);

@@ -197,9 +197,8 @@ fn parse(text: &str) -> anyhow::Result<Vec<Tariff>> {
 /// An unknown place, with the nearest; a tariff that is only known in another currency, while no
 /// exchange rate for it is given.
 pub fn find(place: &str, sector: &str, rate: Option<&ExchangeRate>) -> anyhow::Result<Chosen> {
-    let is_here = |t: &&Tariff| {
-        t.code.eq_ignore_ascii_case(place) || t.country.eq_ignore_ascii_case(place)
-    };
+    let is_here =
+        |t: &&Tariff| t.code.eq_ignore_ascii_case(place) || t.country.eq_ignore_ascii_case(place);
     let here: Vec<&Tariff> =
         if place.is_empty() { vec![] } else { tariffs().iter().filter(is_here).collect() };
     if here.is_empty() {
@@ -218,9 +217,8 @@ pub fn find(place: &str, sector: &str, rate: Option<&ExchangeRate>) -> anyhow::R
         known.dedup();
         bail!("no {sector} tariff of '{place}' is known: use {}", known.join(" or "));
     }
-    let in_usd = |t: &Tariff| {
-        t.usd.or_else(|| t.local.as_ref().and_then(|local| local.in_usd(rate?)))
-    };
+    let in_usd =
+        |t: &Tariff| t.usd.or_else(|| t.local.as_ref().and_then(|local| local.in_usd(rate?)));
     let mut priced: Vec<(UsdPerKwh, &'static Tariff)> = tariffs()
         .iter()
         .filter(|t| is_here(t) && t.sector == sector)
@@ -245,19 +243,17 @@ pub fn find(place: &str, sector: &str, rate: Option<&ExchangeRate>) -> anyhow::R
 /// The carbon intensity of a country's grid from both sources that are known, the newer first.
 pub fn carbon(place: &str) -> Vec<Carbon> {
     let country = place.split_once('-').map_or(place, |(country, _)| country);
-    let lists = [
-        (ELECTRICITY_MAPS, "Electricity Maps (ODbL 1.0)"),
-        (EMBER, "Ember (CC BY-SA 4.0)"),
-    ];
+    let lists =
+        [(ELECTRICITY_MAPS, "Electricity Maps (ODbL 1.0)"), (EMBER, "Ember (CC BY-SA 4.0)")];
     lists
         .into_iter()
         .filter_map(|(text, source)| {
             let mut reader =
                 csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text.as_bytes());
             let row = reader.records().filter_map(Result::ok).find(|row| {
-                [0, 1].iter().any(|&at| {
-                    row.get(at).is_some_and(|cell| cell.eq_ignore_ascii_case(country))
-                })
+                [0, 1]
+                    .iter()
+                    .any(|&at| row.get(at).is_some_and(|cell| cell.eq_ignore_ascii_case(country)))
             })?;
             Some(Carbon {
                 g_per_kwh: row.get(2)?.parse().ok()?,

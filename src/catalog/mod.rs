@@ -1,5 +1,7 @@
 //! Facts about hardware, models, quantisations and prices, each with its source and date.
 
+pub mod cloud_prices;
+pub mod electricity;
 pub mod hardware;
 pub mod models;
 pub mod published;

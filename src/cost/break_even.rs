@@ -183,9 +183,7 @@ pub fn compare(inputs: &Inputs) -> anyhow::Result<Comparison> {
         rented: life.rented,
         months: life.months,
         tokens,
-        utilisation: Share(
-            (life.sum(|y| y.busy_hours) / (life.powered_hours * months)).float(),
-        ),
+        utilisation: Share((life.sum(|y| y.busy_hours) / (life.powered_hours * months)).float()),
         purchase: Usd(life.purchase),
         cloud_per_month: Usd(cloud / months),
         owning_per_mtok: owning_per_mtok(inputs, owning.total().0 * months, tokens),
@@ -280,7 +278,8 @@ fn break_even(life: &Life<Decimal>, step: Decimal, verb: &str) -> BreakEven {
             since = None;
         } else if since.is_none() {
             // The resale comes at the end of its month; all other cash in the course of it.
-            let at_end = if month == life.months { life.resale - life.loan_balance } else { 0.into() };
+            let at_end =
+                if month == life.months { life.resale - life.loan_balance } else { 0.into() };
             let flowing = saved - at_end * discount;
             since = Some(match month {
                 0 => Decimal::ZERO,
@@ -298,9 +297,7 @@ fn break_even(life: &Life<Decimal>, step: Decimal, verb: &str) -> BreakEven {
             let cloud = Usd(life.sum(|y| y.cloud) / months);
             let running = Usd(life.sum(|y| life.running(y)) / months);
             BreakEven::Never(if running >= cloud {
-                format!(
-                    "never {verb}: running it costs {running} a month, the alternative {cloud}"
-                )
+                format!("never {verb}: running it costs {running} a month, the alternative {cloud}")
             } else {
                 format!(
                     "never {verb} in its life of {} months: it saves {} a month and is {} short at \

@@ -143,10 +143,7 @@ pub fn cheapest(
             if local < floor {
                 // Rounded down at the last digit, so that the floor holds.
                 let most = (cloud - floor) / (cloud - local);
-                let most = most.round_dp_with_strategy(
-                    20,
-                    rust_decimal::RoundingStrategy::ToZero,
-                );
+                let most = most.round_dp_with_strategy(20, rust_decimal::RoundingStrategy::ToZero);
                 consider(&vec![most; tasks.len()]);
             }
         }

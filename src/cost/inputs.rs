@@ -328,7 +328,11 @@ pub fn check_bounds(input: Input, number: Decimal) -> anyhow::Result<()> {
     anyhow::ensure!(
         (low..=high).contains(&number),
         "'{input}' is {}, which cannot be: write {} to {} {}",
-        if number == Decimal::MIN { "no number".to_owned() } else { number.normalize().to_string() },
+        if number == Decimal::MIN {
+            "no number".to_owned()
+        } else {
+            number.normalize().to_string()
+        },
         low.normalize(),
         high.normalize(),
         input.unit()

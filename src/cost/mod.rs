@@ -14,7 +14,6 @@
 //! ```
 
 mod break_even;
-mod claims;
 mod cloud;
 mod hybrid;
 mod inputs;
@@ -26,7 +25,6 @@ mod sensitivity;
 pub use break_even::{
     BreakEven, BreakEvenVolume, Comparison, Cumulative, MonthlyCost, PerMtok, compare, cumulative,
 };
-pub use claims::{Claim, Verdict, claims};
 pub use cloud::{Alternative, ApiPrice, at_full_load};
 pub use hybrid::{Hybrid, Routing, Task, cheapest, divide};
 pub use inputs::{Amount, Input, Inputs, Range, UnknownInput, check_bounds};

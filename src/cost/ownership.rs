@@ -168,8 +168,8 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
         year.months = (months - 12 * index as u32).min(12);
         year.tokens = requests * (x.prompt_tokens + x.new_tokens);
         year.busy_hours = requests * seconds / N::whole(3600);
-        let watt_hours = year.busy_hours * (x.active_watts - x.idle_watts)
-            + powered_hours * x.idle_watts;
+        let watt_hours =
+            year.busy_hours * (x.active_watts - x.idle_watts) + powered_hours * x.idle_watts;
         year.kwh = watt_hours * x.pue / N::whole(1000);
         year.electricity = year.kwh * x.electricity_usd_per_kwh;
         year.cloud = (requests * api_per_request + x.api_usd_per_month) * api_level + rent;

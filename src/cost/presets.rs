@@ -93,7 +93,8 @@ impl Preset {
             let near = PRESETS
                 .iter()
                 .max_by(|a, b| {
-                    strsim::jaro_winkler(a.name, name).total_cmp(&strsim::jaro_winkler(b.name, name))
+                    strsim::jaro_winkler(a.name, name)
+                        .total_cmp(&strsim::jaro_winkler(b.name, name))
                 })
                 .map_or("", |preset| preset.name);
             let all: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();

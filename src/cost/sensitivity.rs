@@ -186,8 +186,7 @@ fn months_to_break_even(life: &Life<f64>) -> f64 {
         if saved < 0.0 {
             since = f64::INFINITY;
         } else if since.is_infinite() {
-            let at_end =
-                if month == life.months { life.resale - life.loan_balance } else { 0.0 };
+            let at_end = if month == life.months { life.resale - life.loan_balance } else { 0.0 };
             let flowing = saved - at_end;
             since = if month > 0 && flowing >= 0.0 && flowing > before {
                 f64::from(month - 1) - before / (flowing - before)
