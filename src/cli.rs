@@ -18,4 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure the cases of a scenario on this machine.
     Run(cmd::run::RunArgs),
+    /// Work out what owning a machine costs, and when it pays back against cloud APIs.
+    Cost(Box<cmd::cost::CostArgs>),
+    /// List prices of APIs, rented GPUs and electricity with their age; add your own.
+    Prices(cmd::prices::PricesArgs),
 }

@@ -1,6 +1,8 @@
 //! One file for each subcommand.
 
+pub mod cost;
 pub mod dry_run;
+pub mod prices;
 pub mod run;
 
 use std::process::ExitCode;
@@ -13,6 +15,8 @@ use crate::scenario::Known;
 pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Cost(args) => cost::run(args),
+        Command::Prices(args) => prices::run(args),
     }
 }
 

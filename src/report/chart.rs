@@ -266,9 +266,7 @@ impl Tornado {
         }
         for (x, width) in [(0.0, 1), (self.centre, 2)] {
             let ends = [(x, -0.6), (x, count - 0.4)];
-            chart
-                .draw_series([PathElement::new(ends, BLACK.stroke_width(width))])
-                .map_err(said)?;
+            chart.draw_series([PathElement::new(ends, BLACK.stroke_width(width))]).map_err(said)?;
         }
         Ok(())
     }
