@@ -28,4 +28,8 @@ pub enum Command {
     Models(cmd::models::ModelsArgs),
     /// Fit the constants of the speed model anew and say how wrong it is.
     Calibrate(cmd::calibrate::CalibrateArgs),
+    /// Work out what owning a machine costs, and when it pays back against cloud APIs.
+    Cost(Box<cmd::cost::CostArgs>),
+    /// List prices of APIs, rented GPUs and electricity with their age; add your own.
+    Prices(cmd::prices::PricesArgs),
 }

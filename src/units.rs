@@ -107,6 +107,13 @@ price!(
     "/h"
 );
 
+impl UsdPerMtok {
+    /// To four significant digits, for prices that are worked out and not listed.
+    pub fn rounded(self) -> Self {
+        Self(self.0.round_sf(4).unwrap_or(self.0))
+    }
+}
+
 impl std::ops::Add for Usd {
     type Output = Self;
     fn add(self, other: Self) -> Self {

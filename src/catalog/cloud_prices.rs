@@ -13,7 +13,8 @@ use crate::units::{UsdPerHour, UsdPerMtok};
 pub const STALE_DAYS: i32 = 90;
 
 const EMBEDDED: &str = include_str!("cloud_prices.csv");
-const COLUMNS: [&str; 15] = [
+/// The columns of a price list.
+pub const COLUMNS: [&str; 15] = [
     "kind",
     "provider",
     "model_or_gpu",
@@ -114,6 +115,32 @@ impl Listing {
     /// `provider/name`, as flags spell it.
     pub fn key(&self) -> String {
         format!("{}/{}", self.provider, self.name)
+    }
+
+    /// Its row in a price list.
+    pub fn cells(&self) -> Vec<String> {
+        let number = |value: Option<Decimal>| value.map_or(String::new(), |v| v.to_string());
+        vec![
+            match self.kind {
+                Kind::Api => "api".to_owned(),
+                Kind::ApiRule => "api_rule".to_owned(),
+                Kind::GpuRental => "gpu_rental".to_owned(),
+            },
+            self.provider.clone(),
+            self.name.clone(),
+            number(self.input.map(|p| p.0)),
+            number(self.cached.map(|p| p.0)),
+            number(self.output.map(|p| p.0)),
+            number(self.batch_discount),
+            String::new(),
+            String::new(),
+            self.tier.clone(),
+            number(self.gpu_hour.map(|p| p.0)),
+            self.provisioning.clone(),
+            self.as_of.0.clone(),
+            self.source.clone(),
+            self.notes.clone(),
+        ]
     }
 
     /// Whether a date window in its tier leaves `today` out.
@@ -410,6 +437,17 @@ mod tests {
                 assert!(listing.as_of.day().is_some(), "{} {:?}", listing.key(), listing.as_of);
             }
         }
+    }
+
+    #[test]
+    fn a_list_that_is_written_reads_back_the_same() {
+        let mut out = csv::Writer::from_writer(Vec::new());
+        out.write_record(COLUMNS).unwrap();
+        for listing in &embedded().listings {
+            out.write_record(listing.cells()).unwrap();
+        }
+        let text = String::from_utf8(out.into_inner().unwrap()).unwrap();
+        assert_eq!(parse(&text, "again.csv").unwrap(), embedded().listings);
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub mod doctor;
 pub mod dry_run;
 pub mod fit;
 pub mod models;
+pub mod cost;
+pub mod prices;
 pub mod run;
 
 use std::process::ExitCode;
@@ -24,6 +26,8 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Cost(args) => cost::run(args),
+        Command::Prices(args) => prices::run(args),
     }
 }
 

@@ -13,6 +13,7 @@
 //! inputs.electricity_usd_per_kwh = bench::units::UsdPerMtok(1.into());
 //! ```
 
+mod assumptions;
 mod break_even;
 mod cloud;
 mod hybrid;
@@ -22,6 +23,7 @@ mod ownership;
 mod presets;
 mod sensitivity;
 
+pub use assumptions::{Assumption, Assumptions, Basis};
 pub use break_even::{
     BreakEven, BreakEvenVolume, Comparison, Cumulative, MonthlyCost, PerMtok, compare, cumulative,
 };

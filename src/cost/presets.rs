@@ -13,6 +13,8 @@ pub struct Preset {
     pub meaning: &'static str,
     /// Where its numbers come from.
     pub basis: &'static str,
+    /// People or agents that it is for; none where it is not counted in them.
+    pub users: Option<u32>,
     requests_per_day: u32,
     prompt_tokens: u32,
     new_tokens: u32,
@@ -30,6 +32,7 @@ pub const PRESETS: &[Preset] = &[
         meaning: "25 people who chat with a model through the working day",
         basis: "assumed: 40 requests a person and day, prompts of 1,500 tokens with the history, \
                 answers of 350; the busiest hour has three times the mean",
+        users: Some(25),
         requests_per_day: 1000,
         prompt_tokens: 1500,
         new_tokens: 350,
@@ -45,6 +48,7 @@ pub const PRESETS: &[Preset] = &[
         basis: "assumed: 1,500 calls a day of 14,000 prompt tokens, 80 % from the prefix cache, and \
                 600 generated tokens: 654 USD a month at 3 USD input, 0.30 cached and 15 output for a \
                 million tokens",
+        users: Some(1),
         requests_per_day: 1500,
         prompt_tokens: 14_000,
         new_tokens: 600,
@@ -58,6 +62,7 @@ pub const PRESETS: &[Preset] = &[
         name: "document-batch",
         meaning: "20,000 documents a day, summarised overnight",
         basis: "assumed: documents of 3,000 tokens, summaries of 300; none is urgent",
+        users: None,
         requests_per_day: 20_000,
         prompt_tokens: 3000,
         new_tokens: 300,
@@ -72,6 +77,7 @@ pub const PRESETS: &[Preset] = &[
         meaning: "one agent that works around the clock",
         basis: "assumed: a call every 30 seconds of 6,000 prompt tokens, 70 % from the prefix \
                 cache, and 400 generated tokens",
+        users: Some(1),
         requests_per_day: 2880,
         prompt_tokens: 6000,
         new_tokens: 400,

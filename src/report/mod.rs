@@ -1,5 +1,6 @@
 //! What a report says, whatever it is rendered as.
 
+pub mod chart;
 pub mod markdown;
 pub mod results;
 pub mod terminal;

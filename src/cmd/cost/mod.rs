@@ -1,0 +1,158 @@
+//! `bench cost`: what owning a machine costs for a workload, and when it pays back.
+
+mod answer;
+mod question;
+mod ranking;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::cost;
+
+use super::run::Format;
+
+/// Flags of `bench cost`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CostArgs {
+    #[command(subcommand)]
+    command: Option<CostCommand>,
+    #[command(flatten)]
+    decide: DecideArgs,
+}
+
+/// What else than one decision.
+#[derive(Debug, clap::Subcommand)]
+enum CostCommand {
+    /// Rank several devices for one workload.
+    Compare(ranking::CompareArgs),
+    /// List every input with its unit, bounds and meaning, and the workloads with a name.
+    Inputs,
+}
+
+/// What a decision is made from; shared with `bench cost compare`.
+#[derive(Debug, clap::Args)]
+struct QuestionArgs {
+    /// A scenario with [workload] and [prices]; its newest results say how fast the machine is.
+    scenario: Option<PathBuf>,
+    /// The workload: chat-team, coding-agents, document-batch or always-on-agent.
+    #[arg(long, value_name = "NAME")]
+    workload: Option<String>,
+    /// Take only results of this model.
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// API models to compare with, as `openai/gpt-4o` (`bench prices`); also the same open model on
+    /// a hosted endpoint.
+    #[arg(long, value_name = "PROVIDER/MODEL", value_delimiter = ',')]
+    against: Vec<String>,
+    /// A rented GPU to compare with, as `runpod/H100 PCIe 80GB`; needs --rent-tok-s.
+    #[arg(long, value_name = "PROVIDER/GPU", requires = "rent_tok_s")]
+    rent: Option<String>,
+    /// Generated tokens a second of one rented GPU for this workload.
+    #[arg(long, value_name = "TOK/S", requires = "rent")]
+    rent_tok_s: Option<f64>,
+    /// What is paid for APIs today, in USD a month, as an alternative of its own.
+    #[arg(long, value_name = "USD")]
+    bill: Option<rust_decimal::Decimal>,
+    /// The country whose electricity tariff and carbon intensity hold.
+    #[arg(long, value_name = "COUNTRY")]
+    tariff: Option<String>,
+    /// household, commercial … (`bench prices --electricity`).
+    #[arg(long, value_name = "SECTOR", default_value = "household")]
+    sector: String,
+    /// An exchange rate for tariffs in another currency, as EUR=1.16.
+    #[arg(long, value_name = "CODE=USD")]
+    exchange: Option<String>,
+    /// Sets any input, as device_usd=1999; `bench cost inputs` lists them.
+    #[arg(long, value_name = "INPUT=VALUE")]
+    set: Vec<String>,
+    /// Gives an input another range, as device_usd=1800..2700.
+    #[arg(long, value_name = "INPUT=LOW..HIGH")]
+    range: Vec<String>,
+    /// Devices that can be had at most; a workload that needs more cannot be served.
+    #[arg(long, value_name = "N")]
+    max_devices: Option<u32>,
+    /// Random draws from all ranges.
+    #[arg(long, value_name = "N", default_value_t = cost::DRAWS as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    draws: u32,
+    /// Seeds the draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where `bench run` keeps its results.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// The form of the answer.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct DecideArgs {
+    #[command(flatten)]
+    question: QuestionArgs,
+    /// The device: its price and power come from the catalogue (`bench devices`).
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Generated tokens a second of one device for this workload at its SLO, all streams together;
+    /// otherwise from the scenario's results.
+    #[arg(long, value_name = "TOK/S")]
+    tok_s: Option<f64>,
+    /// Prompt tokens a second of one device; without it --tok-s includes the time for prompts.
+    #[arg(long, value_name = "TOK/S", requires = "tok_s")]
+    prompt_tok_s: Option<f64>,
+    /// Writes the charts into this folder, as SVG and PNG.
+    #[arg(long, value_name = "DIR")]
+    charts: Option<PathBuf>,
+}
+
+/// Runs `bench cost`.
+///
+/// # Errors
+/// Input that is missing or cannot be, with what to do.
+pub fn run(args: &CostArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(CostCommand::Compare(args)) => ranking::run(args)?,
+        Some(CostCommand::Inputs) => {
+            super::prices::render(Format::Table, &answer::inputs())?;
+        }
+        None => decide(&args.decide)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn decide(args: &DecideArgs) -> anyhow::Result<()> {
+    let context = question::Context::of(&args.question)?;
+    let mut assumptions = context.common(&args.question)?;
+    let device = args.device.as_deref();
+    if let Some(device) = device {
+        question::device(&mut assumptions, device, context.today)?;
+    }
+    context.scenario_prices(&mut assumptions)?;
+    if let Some(tok_s) = args.tok_s {
+        question::stated_speed(&mut assumptions, tok_s, args.prompt_tok_s)?;
+    } else {
+        context.measured_speed(&mut assumptions, &args.question)?;
+    }
+    question::overrides(&mut assumptions, &args.question)?;
+    question::check_machine(&assumptions)?;
+    let alternatives = context.alternatives(&args.question, &mut assumptions)?;
+    let name = device
+        .map(ToOwned::to_owned)
+        .or_else(|| context.scenario.as_ref().map(|s| s.name.clone()))
+        .unwrap_or_else(|| "the machine".to_owned());
+    let answer =
+        answer::Answer::work_out(name, &context, &assumptions, alternatives, &args.question)?;
+    answer.print(args.question.format)?;
+    if let Some(folder) = &args.charts {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
+        for path in answer.charts(folder)? {
+            eprintln!("chart: {}", path.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! `bench cost compare`: which of several devices serves a workload for the least.
+
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use crate::cmd::run::Format;
+use crate::cost::{BreakEven, compare};
+use crate::report::{Report, Section, Table};
+use crate::units::{ABSENT, UsdPerMtok, or_absent};
+
+use super::QuestionArgs;
+use super::question::{self, Context};
+
+/// Flags of `bench cost compare`.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    question: QuestionArgs,
+    /// The devices with the generated tokens a second that one of each makes for this workload at
+    /// its SLO, as `rtx-5090=2400,dgx-spark-gb10=313`.
+    #[arg(long, value_name = "DEVICE=TOK/S", value_delimiter = ',', required = true)]
+    devices: Vec<String>,
+}
+
+struct Ranked {
+    device: String,
+    found: Result<Found, String>,
+}
+
+struct Found {
+    comparison: crate::cost::Comparison,
+    against: Vec<(String, crate::cost::Comparison)>,
+    price_source: String,
+}
+
+pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
+    let context = Context::of(&args.question)?;
+    let mut ranked = Vec::new();
+    for word in &args.devices {
+        let (device, speed) = word.split_once('=').unwrap_or((word, ""));
+        // An unknown device is wrong input; one that we know too little about is a row.
+        crate::catalog::hardware::find(device, &[])?;
+        let found = work_out(&context, &args.question, device, speed);
+        ranked.push(Ranked {
+            device: device.to_owned(),
+            found: found.map_err(|error| format!("{error:#}")),
+        });
+    }
+    ranked.sort_by(|a, b| match (&a.found, &b.found) {
+        (Ok(a), Ok(b)) => a.comparison.owning.total().cmp(&b.comparison.owning.total()),
+        (a, b) => a.is_err().cmp(&b.is_err()),
+    });
+    print(args.question.format, &context, &ranked)
+}
+
+fn work_out(
+    context: &Context,
+    args: &QuestionArgs,
+    device: &str,
+    speed: &str,
+) -> anyhow::Result<Found> {
+    anyhow::ensure!(
+        !speed.is_empty(),
+        "its speed for this workload is not known: write {device}=TOK/S"
+    );
+    let tok_s: f64 = speed
+        .parse()
+        .ok()
+        .with_context(|| format!("'{speed}' is no speed: write {device}=TOK/S"))?;
+    let mut assumptions = context.common(args)?;
+    question::device(&mut assumptions, device, context.today)?;
+    question::stated_speed(&mut assumptions, tok_s, None)?;
+    question::overrides(&mut assumptions, args)?;
+    question::check_machine(&assumptions)?;
+    let inputs = assumptions.inputs();
+    let comparison = compare(&inputs)?;
+    if let Some(most) = args.max_devices {
+        anyhow::ensure!(
+            comparison.devices <= most,
+            "cannot serve the workload: it needs {} devices at its peak, and {most} can be had",
+            comparison.devices
+        );
+    }
+    let mut against = Vec::new();
+    for named in context.alternatives(args, &mut assumptions)? {
+        against.push((named.name, compare(&named.alternative.of(inputs)?)?));
+    }
+    let price = assumptions.get(crate::cost::Input::device_usd);
+    Ok(Found {
+        comparison,
+        against,
+        price_source: price.map_or(String::new(), |row| row.source.clone()),
+    })
+}
+
+fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result<()> {
+    let rival = |found: &Found| {
+        found.against.iter().min_by_key(|(_, c)| c.cloud_per_month).map(|(name, c)| {
+            let when = match &c.break_even {
+                BreakEven::After(months) => months.to_string(),
+                BreakEven::Never(_) => "never".to_owned(),
+            };
+            (name.clone(), c.cloud_per_month, when)
+        })
+    };
+    match format {
+        Format::Table | Format::Markdown => {
+            let mut table = Table::new(&[
+                ">#",
+                "device",
+                ">needed",
+                ">purchase",
+                ">a month",
+                ">per Mtok",
+                ">in use",
+                "cheapest rival",
+                ">break-even",
+            ]);
+            let mut notes = Vec::new();
+            for (place, row) in ranked.iter().enumerate() {
+                match &row.found {
+                    Ok(found) => {
+                        let c = &found.comparison;
+                        let price = c.owning_per_mtok.blended.map(UsdPerMtok::rounded);
+                        let (name, when) = rival(found)
+                            .map_or((ABSENT.to_owned(), ABSENT.to_owned()), |(name, usd, when)| {
+                                (format!("{name} {usd}"), when)
+                            });
+                        table.rows.push(vec![
+                            (place + 1).to_string(),
+                            row.device.clone(),
+                            c.devices.to_string(),
+                            c.purchase.to_string(),
+                            c.owning.total().to_string(),
+                            or_absent(price),
+                            c.utilisation.to_string(),
+                            name,
+                            when,
+                        ]);
+                        notes.push(format!("{}: {}", row.device, found.price_source));
+                    }
+                    Err(reason) => {
+                        let mut cells = vec![ABSENT.to_owned(); 9];
+                        cells[1].clone_from(&row.device);
+                        table.rows.push(cells);
+                        notes.push(format!("{}: not ranked: {reason}", row.device));
+                    }
+                }
+            }
+            let section = Section { table: Some(table), notes, ..Section::default() };
+            let title = format!("Devices for {}, the cheapest first", context.workload);
+            crate::cmd::prices::render(format, &Report { title, sections: vec![section] })
+        }
+        Format::Csv => {
+            let mut out = csv::Writer::from_writer(io::stdout().lock());
+            out.write_record([
+                "rank",
+                "device",
+                "devices",
+                "purchase_usd",
+                "owning_usd_per_month",
+                "owning_usd_per_mtok",
+                "utilisation",
+                "cheapest_rival",
+                "rival_usd_per_month",
+                "not_ranked",
+            ])?;
+            for (place, row) in ranked.iter().enumerate() {
+                let cells = match &row.found {
+                    Ok(found) => {
+                        let c = &found.comparison;
+                        let price = c.owning_per_mtok.blended;
+                        let best = rival(found);
+                        vec![
+                            (place + 1).to_string(),
+                            row.device.clone(),
+                            c.devices.to_string(),
+                            c.purchase.0.to_string(),
+                            c.owning.total().0.round_dp(6).to_string(),
+                            price.map_or(String::new(), |p| p.0.round_dp(6).to_string()),
+                            c.utilisation.0.to_string(),
+                            best.as_ref().map_or(String::new(), |(name, ..)| name.clone()),
+                            best.map_or(String::new(), |(_, usd, _)| usd.0.round_dp(6).to_string()),
+                            String::new(),
+                        ]
+                    }
+                    Err(reason) => {
+                        let mut cells = vec![String::new(); 10];
+                        cells[1].clone_from(&row.device);
+                        cells[9].clone_from(reason);
+                        cells
+                    }
+                };
+                out.write_record(cells)?;
+            }
+            out.flush()?;
+            Ok(())
+        }
+        Format::Json => {
+            let rows: Vec<_> = ranked
+                .iter()
+                .map(|row| match &row.found {
+                    Ok(found) => json!({
+                        "device": row.device, "comparison": found.comparison,
+                        "price_source": found.price_source,
+                        "against": found.against.iter().map(|(name, c)| {
+                            json!({"name": name, "comparison": c})
+                        }).collect::<Vec<_>>(),
+                    }),
+                    Err(reason) => json!({"device": row.device, "not_ranked": reason}),
+                })
+                .collect();
+            let mut out = io::stdout().lock();
+            serde_json::to_writer_pretty(&mut out, &rows)?;
+            writeln!(out)?;
+            Ok(())
+        }
+    }
+}
