@@ -28,4 +28,8 @@ pub enum Command {
     Models(cmd::models::ModelsArgs),
     /// Fit the constants of the speed model anew and say how wrong it is.
     Calibrate(cmd::calibrate::CalibrateArgs),
+    /// Measure the client of servers against a server with exactly known timing.
+    Selfcheck(cmd::selfcheck::SelfcheckArgs),
+    /// Be a server with exactly known timing, to try clients against.
+    MockServer(cmd::mock_server::MockServerArgs),
 }

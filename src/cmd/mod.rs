@@ -6,7 +6,9 @@ pub mod doctor;
 pub mod dry_run;
 pub mod fit;
 pub mod models;
+pub mod mock_server;
 pub mod run;
+pub mod selfcheck;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,8 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Selfcheck(args) => selfcheck::run(args),
+        Command::MockServer(args) => mock_server::run(args),
     }
 }
 
