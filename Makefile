@@ -1,11 +1,11 @@
 # `make run` and `make test` do all the set-up that a fresh Debian, Ubuntu or macOS machine needs.
 
 # The engines to build. One list for run, test and CI, so that llama.cpp is compiled once.
-FEATURES ?= candle,llama-cpp
+FEATURES ?= candle,llama-cpp,openai
 CARGO ?= cargo
 BENCH = $${CARGO_TARGET_DIR:-target}/release/bench
 
-.PHONY: run test build setup candle llama-cpp overhead clean
+.PHONY: run test lint build setup candle llama-cpp openai overhead clean
 
 run: build
 	$(BENCH) run scenarios/quickstart.toml
@@ -13,10 +13,14 @@ run: build
 test: setup
 	$(CARGO) test --release --features $(FEATURES)
 
+lint: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --all-targets --features $(FEATURES) -- -D warnings
+
 build: setup
 	$(CARGO) build --release --features $(FEATURES)
 
-candle llama-cpp: setup
+candle llama-cpp openai: setup
 	$(CARGO) build --release --features $@ --bin bench --bin bench-$@
 
 # What the ruler itself costs: a token stamp, an event, the statistics.
