@@ -299,7 +299,7 @@ mod tests {
     fn the_quickstart_has_these_cases_in_this_order() {
         let cases = expand(&scenario(include_str!("../scenarios/quickstart.toml"))).unwrap();
         let ids: Vec<_> = cases.iter().map(|case| case.id.0.as_str()).collect();
-        // An id that changes makes old results strangers: change the golden list only with a reason.
+        // An id that changes makes old results strangers: change the list only with a reason.
         assert_eq!(
             ids,
             [

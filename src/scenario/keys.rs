@@ -54,8 +54,9 @@ keys! {
             "The machine's row in the hardware catalogue (`bench devices`).";
         "cpu" = "\"Apple M4 Max\"", "any", "run", "Whole words of the CPU's name, in any case.";
         "cores" = "8", "any", "run", "The fewest physical cores.";
-        "gpu" = "\"RTX 5090\"", "any", "run", "The last words of the GPU's name, in any case: `RTX 4070` is neither the SUPER nor the \
-             laptop's.";
+        "gpu" = "\"RTX 5090\"", "any", "run",
+            "The last words of the GPU's name, in any case: `RTX 4070` is neither the SUPER nor \
+             the laptop's.";
         "gpus" = "2", "1 where another gpu key is given", "run, fit, capacity, cost",
             "The fewest GPUs of that name.";
         "gpu_memory" = "\"30 GiB\"", "any", "run",
@@ -69,8 +70,8 @@ keys! {
         "max" = "30", "30", "run", "Trials after which a case ends, however wide its interval is.";
         "warm_up" = "1", "1", "run", "Trials before these, which are not recorded; may be 0.";
         "interval" = "0.02", "0.02", "run",
-            "Half-width of the 95 % interval of the median, as a share of it, at which a case ends: \
-             0.02 is ±2 %.";
+            "Half-width of the 95 % interval of the median, as a share of it, at which a case \
+             ends: 0.02 is ±2 %.";
     }
     "[limits]" {
         "case_seconds" = "600", "600", "run", "Most seconds for a case, its loading included.";

@@ -37,8 +37,8 @@ pub struct KnownModel {
 }
 
 impl Known {
-    /// What the catalogues of this program know. API models are not checked: a user's own price list
-    /// may have more of them.
+    /// What the catalogues of this program know. API models are not checked: a user's own price
+    /// list may have more of them.
     pub fn here() -> Self {
         let models = models::all().iter().map(|spec| KnownModel {
             id: spec.id.clone(),

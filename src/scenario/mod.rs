@@ -9,6 +9,7 @@ mod matrix;
 mod plan;
 mod problem;
 mod read;
+mod settings;
 mod table;
 #[cfg(test)]
 mod tests;

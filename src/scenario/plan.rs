@@ -1,4 +1,4 @@
-//! `[servers]`, `[slo]`, `[workload]` and `[prices]`: what load tests, capacity and cost start from.
+//! `[servers]`, `[slo]`, `[workload]`, `[prices]`: what load tests, capacity and cost start from.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
