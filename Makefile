@@ -21,7 +21,7 @@ candle llama-cpp: setup
 
 # What the ruler itself costs: a token stamp, an event, the statistics.
 overhead:
-	$(CARGO) bench --bench overhead --features $(FEATURES)
+	$(CARGO) bench --test overhead --features $(FEATURES)
 
 # llama.cpp needs cmake and a C++ compiler, its Rust bindings need libclang.
 setup:
