@@ -25,7 +25,7 @@ candle llama-cpp openai: setup
 
 # What the ruler itself costs: a token stamp, an event, the statistics.
 overhead:
-	$(CARGO) bench --bench overhead --features $(FEATURES)
+	$(CARGO) bench --test overhead --features $(FEATURES)
 
 # llama.cpp needs cmake and a C++ compiler, its Rust bindings need libclang.
 setup:

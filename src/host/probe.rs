@@ -105,7 +105,7 @@ pub fn probe(threads: u32) -> anyhow::Result<Probe> {
 /// Repeats `step`, which says how much it did, for `time`: amount per second, the median of slices,
 /// so that one interruption does not count.
 fn rate(time: Duration, mut step: impl FnMut() -> f64) -> f64 {
-    let slices: Vec<f64> = (0..SLICES)
+    let mut slices: Vec<f64> = (0..SLICES)
         .map(|_| {
             let start = Instant::now();
             let mut amount = 0.0;
@@ -118,7 +118,8 @@ fn rate(time: Duration, mut step: impl FnMut() -> f64) -> f64 {
             }
         })
         .collect();
-    crate::stats::median(&slices).unwrap_or(f64::NAN)
+    slices.sort_by(f64::total_cmp);
+    slices[slices.len() / 2]
 }
 
 /// Sums `words` in 64 lanes, which the compiler turns into vector loads and adds.
@@ -155,4 +156,48 @@ fn multiply_add(rounds: u32) -> f64 {
     }
     black_box(lanes);
     2.0 * LANES as f64 * f64::from(rounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(read_bandwidth: f64, compute: f64) -> Probe {
+        Probe {
+            read_bandwidth: GbPerSecond(read_bandwidth),
+            compute: Tflops(compute),
+            threads: 2,
+            buffer: Bytes(SMALLEST_BUFFER),
+            took: Nanos(300_000_000),
+        }
+    }
+
+    #[test]
+    fn drift_is_the_larger_change_of_the_two_speeds() {
+        let drift = measured(40.0, 0.2).drift(&measured(38.0, 0.202));
+        assert!((drift.0 - 0.05).abs() < 1e-9, "{drift}");
+        assert_eq!(measured(40.0, 0.2).drift(&measured(40.0, 0.2)), Share(0.0));
+    }
+
+    #[test]
+    fn no_threads_measure_nothing() {
+        assert!(probe(0).is_err());
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_build_without_optimisation_gives_no_figure() {
+        let error = probe(1).expect_err("no figure");
+        assert!(error.to_string().contains("--release"), "{error}");
+    }
+
+    #[cfg(not(debug_assertions))]
+    #[test]
+    fn the_probe_is_short_and_its_figures_can_be() {
+        let probe = probe(1).expect("a probe");
+        assert!(probe.took.seconds() < 3.0, "{}", probe.took);
+        // A thread of any processor of today reads more than 0.5 GB/s and less than 1 TB/s.
+        assert!((0.5..1000.0).contains(&probe.read_bandwidth.0), "{}", probe.read_bandwidth);
+        assert!((0.0005..10.0).contains(&probe.compute.0), "{}", probe.compute);
+    }
 }

@@ -59,7 +59,7 @@ impl Packages {
 
     fn open_in(folder: &Path) -> Result<Self, String> {
         let zones = fs::read_dir(folder)
-            .map_err(|_| "this machine shows no energy counter of its processor".to_owned())?;
+            .map_err(|_| "no energy counter of the processor".to_owned())?;
         let mut counters = Vec::new();
         let mut closed = false;
         for zone in zones.flatten().map(|z| z.path()) {
@@ -88,7 +88,7 @@ impl Packages {
                 .to_owned());
         }
         if counters.is_empty() {
-            return Err("this machine shows no energy counter of its processor".to_owned());
+            return Err("no energy counter of the processor".to_owned());
         }
         Ok(Self { counters, total_microjoules: 0 })
     }
