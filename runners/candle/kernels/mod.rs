@@ -44,6 +44,26 @@ pub trait Tile: Clone + Send + Sync {
     );
 }
 
+/// Asks for the `part`-th of `parts` parts of the tile that lies `ahead` bytes further on: the
+/// hardware's own prefetch stops at the end of each 4 KiB page.
+#[cfg(all(target_feature = "avx512vnni", target_feature = "avx512bw"))]
+#[inline(always)]
+fn prefetch<T>(tile: &T, part: usize, parts: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    const LINE: usize = 64;
+    let lines = size_of::<T>() / LINE;
+    let start = std::ptr::from_ref(tile).cast::<i8>();
+    for line in lines * part / parts..lines * (part + 1) / parts {
+        let ahead = AHEAD.next_multiple_of(size_of::<T>()) + line * LINE;
+        // SAFETY: a prefetch reads nothing; an address outside the weights is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(ahead)) };
+    }
+}
+
+/// Bytes between what is computed and what is asked for: about a memory latency's worth of weights.
+#[cfg(all(target_feature = "avx512vnni", target_feature = "avx512bw"))]
+const AHEAD: usize = 4096;
+
 /// Products of one row of tiles with `rows` rows of a panel; `take` gets each row's sixteen.
 #[inline(always)]
 pub fn multiply_panel<T: Tile>(

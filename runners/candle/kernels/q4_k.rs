@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{ROWS, Tile};
+use super::{ROWS, Tile, prefetch};
 use crate::activations::{Activations, Block256, PANEL};
 use crate::simd::{Element, Lanes};
 
@@ -99,6 +99,9 @@ impl Tile for TileQ4K {
                 let low = _mm512_set1_epi8(15);
                 let mut scaled = [_mm512_setzero_ps(); M];
                 for group in 0..8 {
+                    if M <= 2 {
+                        prefetch(tile, group, 8);
+                    }
                     let packed: [__m512i; 4] = std::array::from_fn(|i| {
                         _mm512_load_si512(tile.quants[group][i].as_ptr().cast())
                     });

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{ROWS, Tile};
+use super::{ROWS, Tile, prefetch};
 use crate::activations::{Activations, Block64, PANEL};
 use crate::simd::{Element, Lanes};
 
@@ -61,6 +61,9 @@ impl Tile for TileQ8_0 {
                 // SAFETY: the build has AVX-512 VNNI and BW; every load stays inside `tile` or
                 // inside one of the M blocks at `t × PANEL`, which the assertion above covers.
                 unsafe {
+                    if M <= 2 {
+                        prefetch(tile, b, 2);
+                    }
                     let blocks = activations.as_ptr().add(t * PANEL);
                     let weights: [__m512i; 8] = std::array::from_fn(|i| {
                         _mm512_load_si512(tile.quants[b][i].as_ptr().cast())
