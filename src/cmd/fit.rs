@@ -1,6 +1,6 @@
 //! `bench fit`: which models fit on which machines, and how fast they are there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use crate::catalog::hardware::{Device, Family, Kind};
 use crate::catalog::models::{self, ModelSpec};
+use crate::catalog::own;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use crate::fit::file;
 use crate::fit::machine::Machine;
@@ -28,10 +29,10 @@ use crate::units::{self, GbPerSecond, Tokens, TokensPerSecond, significant};
 pub struct FitArgs {
     /// A machine: `rtx-5090`, `2x rtx-5090`, `rtx-4090 + rtx-3060-12gb`, or `all`; this machine
     /// where it is left out
-    #[arg(long, short, value_name = "MACHINE")]
+    #[arg(long, short, value_name = "MACHINE", value_delimiter = ',')]
     device: Vec<String>,
     /// A model of the catalogue, or `all`
-    #[arg(long, short, value_name = "MODEL", default_value = "all")]
+    #[arg(long, short, value_name = "MODEL", value_delimiter = ',', default_value = "all")]
     model: Vec<String>,
     /// A model file, of which only the header is read
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
@@ -51,6 +52,9 @@ pub struct FitArgs {
     /// The engine: llama.cpp, ollama or mlx
     #[arg(long, value_name = "ENGINE", default_value = "llama.cpp")]
     engine: String,
+    /// Your own devices and prices, a TOML file
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
     /// Leave out what generates more slowly
     #[arg(long, value_name = "TOK/S")]
     min_tok_s: Option<f64>,
@@ -110,7 +114,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     );
     let contexts: Vec<Tokens> =
         args.context.iter().map(|c| tokens(c)).collect::<anyhow::Result<_>>()?;
-    let machines = machines(&args.device)?;
+    let machines = machines(&args.device, &own_devices(args.catalog.as_deref())?)?;
     let mut lines = Vec::new();
     for prepared in prepare(args)? {
         let candidate =
@@ -211,15 +215,22 @@ fn kv_type(word: &str) -> anyhow::Result<TensorType> {
     })
 }
 
-fn machines(words: &[String]) -> anyhow::Result<Vec<Machine>> {
+/// The devices of the user's own file.
+pub fn own_devices(path: Option<&Path>) -> anyhow::Result<Vec<Device>> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    own::read(path, &text)
+}
+
+fn machines(words: &[String], own: &[Device]) -> anyhow::Result<Vec<Machine>> {
     if words.is_empty() {
         return Ok(vec![this_machine()]);
     }
     if words.iter().any(|w| w == "all") {
-        let all = crate::catalog::hardware::all().iter();
-        return all.map(|d| Machine::parse(&d.id, &[])).collect();
+        let all = own.iter().chain(crate::catalog::hardware::all());
+        return all.map(|d| Machine::parse(&d.id, own)).collect();
     }
-    words.iter().map(|w| Machine::parse(w, &[])).collect()
+    words.iter().map(|w| Machine::parse(w, own)).collect()
 }
 
 /// This machine: its GPUs by their names in the catalogue, else its processor with the bandwidth

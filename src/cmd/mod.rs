@@ -1,13 +1,14 @@
 //! One file for each subcommand.
 
 pub mod calibrate;
+pub mod cost;
 pub mod devices;
 pub mod doctor;
 pub mod dry_run;
 pub mod fit;
 pub mod models;
-pub mod cost;
 pub mod prices;
+pub mod recommend;
 pub mod run;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Fit(args) => fit::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
+        Command::Recommend(args) => recommend::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Prices(args) => prices::run(args),
