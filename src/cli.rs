@@ -26,6 +26,8 @@ pub enum Command {
     Devices(cmd::devices::DevicesArgs),
     /// List and search the models of the catalogue.
     Models(cmd::models::ModelsArgs),
+    /// Rank the devices within a budget by what they run fast enough.
+    Recommend(cmd::recommend::RecommendArgs),
     /// Fit the constants of the speed model anew and say how wrong it is.
     Calibrate(cmd::calibrate::CalibrateArgs),
     /// Work out what owning a machine costs, and when it pays back against cloud APIs.

@@ -4,6 +4,7 @@ pub mod cloud_prices;
 pub mod electricity;
 pub mod hardware;
 pub mod models;
+pub mod own;
 pub mod published;
 pub mod quants;
 

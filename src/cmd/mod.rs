@@ -9,6 +9,7 @@ pub mod fit;
 pub mod mock_server;
 pub mod models;
 pub mod prices;
+pub mod recommend;
 pub mod run;
 pub mod selfcheck;
 
@@ -27,6 +28,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Fit(args) => fit::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
+        Command::Recommend(args) => recommend::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Prices(args) => prices::run(args),

@@ -204,8 +204,9 @@ fn compute(spec: &ModelSpec, layout: &Layout) -> Bytes {
     let keys = u64::from(spec.kv_heads) * u64::from(spec.head_dim);
     let scores = if flash { 0 } else { u64::from(spec.heads) * full };
 
-    // The output: logits and copies of the residual stream; one more where the mask is larger.
-    let copies = if 4 * stream < mask { 6 } else { 5 };
+    // The output: logits and copies of the residual stream; one more where the mask is larger than
+    // one of them and smaller than sixteen.
+    let copies = if (4 * stream..64 * stream).contains(&(2 * full - 1)) { 6 } else { 5 };
     let transposed = if !flash && windowed { 4 * keys } else { 0 };
     let output = u64::from(spec.vocab) + copies * stream + transposed;
     let dense = 3 * u64::from(spec.ffn.unwrap_or(0)) + 5 * stream;

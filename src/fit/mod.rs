@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod calibrate;
+pub mod claims;
 pub mod constants;
 pub mod evidence;
 pub mod file;
