@@ -20,4 +20,6 @@ pub enum Command {
     Run(cmd::run::RunArgs),
     /// Show what this machine is, what can be measured on it, and what to put right first.
     Doctor(cmd::doctor::DoctorArgs),
+    /// List, make, download and remove model files.
+    Model(cmd::model::ModelArgs),
 }

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod dry_run;
+pub mod model;
 pub mod run;
 
 use std::process::ExitCode;
@@ -14,5 +15,6 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Model(args) => model::run(args),
     }
 }
