@@ -38,4 +38,6 @@ pub enum Command {
     Selfcheck(cmd::selfcheck::SelfcheckArgs),
     /// Be a server with exactly known timing, to try clients against.
     MockServer(cmd::mock_server::MockServerArgs),
+    /// List, make, download and remove model files.
+    Model(cmd::model::ModelArgs),
 }

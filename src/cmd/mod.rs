@@ -10,6 +10,7 @@ pub mod mock_server;
 pub mod models;
 pub mod prices;
 pub mod recommend;
+pub mod model;
 pub mod run;
 pub mod selfcheck;
 
@@ -34,6 +35,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Prices(args) => prices::run(args),
         Command::Selfcheck(args) => selfcheck::run(args),
         Command::MockServer(args) => mock_server::run(args),
+        Command::Model(args) => model::run(args),
     }
 }
 

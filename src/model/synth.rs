@@ -19,8 +19,9 @@ use crate::units::Bytes;
 const CONTENT_VERSION: u32 = 1;
 /// Bytes between two reports of progress.
 const REPORT_EVERY: u64 = 64 << 20;
-/// Tensors up to this size take their blocks from a pool of this size.
-const SMALL_POOL: u64 = 1 << 20;
+/// A tensor's random blocks are made for about its size, within these bounds, and then repeated.
+const SMALLEST_POOL: u64 = 64 << 10;
+const LARGEST_POOL: u64 = 8 << 20;
 /// Free space that is left on the disk, whatever happens.
 const KEEP_FREE: u64 = 512 << 20;
 
@@ -197,21 +198,19 @@ fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
     Content::Random(1.0 / (tensor.dims[0] as f64).sqrt())
 }
 
-/// Random blocks that are made once for each type and deviation.
+/// Random blocks that are made once for each type, deviation and size.
 struct Pools {
     seed: u64,
-    made: HashMap<(TensorType, u64, bool), Vec<u8>>,
+    made: HashMap<(TensorType, u64, u64), Vec<u8>>,
 }
 
 impl Pools {
     fn get(&mut self, kind: TensorType, deviation: f64, bytes: u64) -> anyhow::Result<&[u8]> {
-        // Two sizes of pool, chosen by the tensor alone: what a tensor holds must not depend on
-        // which tensors came before it.
-        let large = bytes > SMALL_POOL;
-        let key = (kind, deviation.to_bits(), large);
+        // What a tensor holds depends on the tensor alone, not on which ones came before it.
+        let size = bytes.clamp(SMALLEST_POOL, LARGEST_POOL).next_power_of_two();
+        let key = (kind, deviation.to_bits(), size);
         if !self.made.contains_key(&key) {
             let seed = self.seed ^ (u64::from(kind.code()) << 32) ^ key.1.rotate_left(17);
-            let size = if large { u64::MAX } else { SMALL_POOL };
             self.made.insert(key, blocks::pool(kind, deviation, seed, size)?);
         }
         Ok(&self.made[&key])
