@@ -58,8 +58,8 @@ impl Packages {
     }
 
     fn open_in(folder: &Path) -> Result<Self, String> {
-        let zones = fs::read_dir(folder)
-            .map_err(|_| "no energy counter of the processor".to_owned())?;
+        let zones =
+            fs::read_dir(folder).map_err(|_| "no energy counter of the processor".to_owned())?;
         let mut counters = Vec::new();
         let mut closed = false;
         for zone in zones.flatten().map(|z| z.path()) {

@@ -5,6 +5,7 @@ mod energy;
 mod mark;
 #[cfg(any(test, not(target_os = "linux")))]
 mod portable;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "portable reads the tree there"))]
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
