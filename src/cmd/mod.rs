@@ -7,10 +7,10 @@ pub mod doctor;
 pub mod dry_run;
 pub mod fit;
 pub mod mock_server;
+pub mod model;
 pub mod models;
 pub mod prices;
 pub mod recommend;
-pub mod model;
 pub mod run;
 pub mod selfcheck;
 
