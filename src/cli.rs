@@ -32,4 +32,6 @@ pub enum Command {
     Cost(Box<cmd::cost::CostArgs>),
     /// List prices of APIs, rented GPUs and electricity with their age; add your own.
     Prices(cmd::prices::PricesArgs),
+    /// List, make, download and remove model files.
+    Model(cmd::model::ModelArgs),
 }

@@ -1,12 +1,13 @@
 //! One file for each subcommand.
 
 pub mod calibrate;
+pub mod cost;
 pub mod devices;
 pub mod doctor;
 pub mod dry_run;
 pub mod fit;
+pub mod model;
 pub mod models;
-pub mod cost;
 pub mod prices;
 pub mod run;
 
@@ -28,6 +29,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Calibrate(args) => calibrate::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Prices(args) => prices::run(args),
+        Command::Model(args) => model::run(args),
     }
 }
 

@@ -7,14 +7,11 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::quant::TensorType;
 
-/// About how many bytes of random blocks are made for each type and width; a tensor repeats them.
-const POOL_BYTES: u64 = 8 << 20;
-
-/// Random blocks, enough of them that rows differ: their number is a prime, so that rows which are
-/// a whole number of blocks begin at another block each time the pool repeats.
-pub fn pool(kind: TensorType, deviation: f64, seed: u64, needed: u64) -> anyhow::Result<Vec<u8>> {
+/// About `size` bytes of random blocks. Their number is a prime, so that rows, which are a whole
+/// number of blocks, begin at another block each time the pool is repeated.
+pub fn pool(kind: TensorType, deviation: f64, seed: u64, size: u64) -> anyhow::Result<Vec<u8>> {
     let block = kind.block_bytes();
-    let count = prime_from((POOL_BYTES.min(needed) / block).max(2));
+    let count = prime_from((size / block).max(2));
     let mut bytes = vec![0; (count * block) as usize];
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     match kind {
@@ -114,7 +111,7 @@ mod tests {
     fn the_number_of_blocks_is_a_prime() {
         assert_eq!(prime_from(8), 11);
         assert_eq!(prime_from(2), 2);
-        let bytes = pool(TensorType::Q8_0, 0.1, 1, u64::MAX).unwrap();
+        let bytes = pool(TensorType::Q8_0, 0.1, 1, 1 << 20).unwrap();
         assert_eq!(prime_from(bytes.len() as u64 / 34), bytes.len() as u64 / 34);
     }
 

@@ -78,6 +78,8 @@ pub fn find(cache: &Path, word: &str) -> anyhow::Result<Vec<Entry>> {
 pub fn remove(cache: &Path, path: &Path) -> anyhow::Result<()> {
     ensure!(path.starts_with(cache), "{} is not in the cache", path.display());
     fs::remove_file(path).with_context(|| format!("{}", path.display()))?;
+    // what a download keeps beside it
+    let _ = fs::remove_file(path.with_extension("gguf.sha256"));
     let mut folder = path.parent();
     while let Some(dir) = folder.filter(|dir| *dir != cache) {
         if fs::remove_dir(dir).is_err() {

@@ -73,6 +73,15 @@ impl fmt::Display for HubFile {
 }
 
 impl HubFile {
+    /// Where this file lies in `cache_dir` once it is downloaded.
+    pub fn local_path(&self, cache_dir: &Path) -> PathBuf {
+        let mut path = cache_dir.join("hub");
+        path.extend(self.repo.split('/'));
+        path.push(&self.revision);
+        path.extend(self.path.split('/'));
+        path
+    }
+
     /// The files of all parts when this is one part of a split model, else this file.
     fn parts(&self) -> Vec<Self> {
         let split = || {
@@ -166,7 +175,7 @@ impl Hub {
         cache_dir: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> anyhow::Result<Fetched> {
-        let path = local_path(file, cache_dir);
+        let path = file.local_path(cache_dir);
         let receipt = beside(&path, ".sha256");
         if path.is_file()
             && let Ok(sha256) = fs::read_to_string(&receipt)
@@ -390,14 +399,6 @@ fn sha256_of(text: &str) -> Option<String> {
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get("content-range")?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
-}
-
-fn local_path(file: &HubFile, cache_dir: &Path) -> PathBuf {
-    let mut path = cache_dir.join("hub");
-    path.extend(file.repo.split('/'));
-    path.push(&file.revision);
-    path.extend(file.path.split('/'));
-    path
 }
 
 /// `path` with something after its whole name.

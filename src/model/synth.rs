@@ -19,8 +19,9 @@ use crate::units::Bytes;
 const CONTENT_VERSION: u32 = 1;
 /// Bytes between two reports of progress.
 const REPORT_EVERY: u64 = 64 << 20;
-/// Tensors up to this size take their blocks from a pool of this size.
-const SMALL_POOL: u64 = 1 << 20;
+/// A tensor's random blocks are made for about its size, within these bounds, and then repeated.
+const SMALLEST_POOL: u64 = 64 << 10;
+const LARGEST_POOL: u64 = 8 << 20;
 /// Free space that is left on the disk, whatever happens.
 const KEEP_FREE: u64 = 512 << 20;
 
@@ -43,6 +44,18 @@ pub fn ensure(
         format!("the synthetic weights of '{}' in {quant} could not be made", spec.id)
     })?;
     Ok(path)
+}
+
+/// Writes the header of a synthetic model to `path`, with a file behind it that is as long as the
+/// model and takes no room on the disk: enough for all that reads headers alone.
+pub fn sparse(spec: &ModelSpec, quant: Quant, path: &Path) -> anyhow::Result<()> {
+    let plan = Plan::new(spec, quant, 0)?;
+    let header = plan.header()?;
+    let mut file = File::create(path).with_context(|| format!("{}", path.display()))?;
+    file.write_all(&header).with_context(|| format!("{}", path.display()))?;
+    file.set_len(encoded_len(&header, &plan.tensors))
+        .with_context(|| format!("{}", path.display()))?;
+    Ok(())
 }
 
 /// Where [`ensure`] keeps this model, and whether it is there already.
@@ -142,6 +155,10 @@ impl<'a> Plan<'a> {
                 ensure!(data.len() as u64 == bytes, "tensor '{}' has another size", tensor.name);
                 out.write(&data)?;
             }
+            Content::Indices(values) => {
+                let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                out.write(&data)?;
+            }
             Content::Random(deviation) => {
                 let pool = pools.get(tensor.kind, deviation, bytes)?;
                 // Each tensor begins at another block of its pool.
@@ -166,6 +183,8 @@ impl<'a> Plan<'a> {
 enum Content {
     /// These values, in F32.
     Values(Vec<f32>),
+    /// These indices, in I32.
+    Indices(Vec<i32>),
     /// Random weights of this standard deviation.
     Random(f64),
 }
@@ -176,6 +195,12 @@ fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
     let name = tensor.name.as_str();
     let elements = tensor.elements() as usize;
     let constant = |value: f32| Content::Values(vec![value; elements]);
+    if tensor.kind == TensorType::I32 {
+        // token → its experts, as DeepSeek V4's first layers route: neighbours, all different
+        let (each, experts) = (tensor.dims[0], spec.experts.as_ref().map_or(1, |e| e.total));
+        let expert = |i: u64| ((i / each + i % each) % u64::from(experts)) as i32;
+        return Content::Indices((0..tensor.elements()).map(expert).collect());
+    }
     if tensor.kind == TensorType::F32 {
         if name.ends_with(".bias") || name.ends_with("attn_sinks.weight") {
             return constant(0.0);
@@ -197,21 +222,19 @@ fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
     Content::Random(1.0 / (tensor.dims[0] as f64).sqrt())
 }
 
-/// Random blocks that are made once for each type and deviation.
+/// Random blocks that are made once for each type, deviation and size.
 struct Pools {
     seed: u64,
-    made: HashMap<(TensorType, u64, bool), Vec<u8>>,
+    made: HashMap<(TensorType, u64, u64), Vec<u8>>,
 }
 
 impl Pools {
     fn get(&mut self, kind: TensorType, deviation: f64, bytes: u64) -> anyhow::Result<&[u8]> {
-        // Two sizes of pool, chosen by the tensor alone: what a tensor holds must not depend on
-        // which tensors came before it.
-        let large = bytes > SMALL_POOL;
-        let key = (kind, deviation.to_bits(), large);
+        // What a tensor holds depends on the tensor alone, not on which ones came before it.
+        let size = bytes.clamp(SMALLEST_POOL, LARGEST_POOL).next_power_of_two();
+        let key = (kind, deviation.to_bits(), size);
         if !self.made.contains_key(&key) {
             let seed = self.seed ^ (u64::from(kind.code()) << 32) ^ key.1.rotate_left(17);
-            let size = if large { u64::MAX } else { SMALL_POOL };
             self.made.insert(key, blocks::pool(kind, deviation, seed, size)?);
         }
         Ok(&self.made[&key])
