@@ -5,14 +5,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Once;
 
 use bench::catalog::models::{self, Arch, Experts, ModelSpec};
-use bench::model::arch;
-use bench::model::gguf::{self, Header};
+use bench::model::gguf::Header;
 use bench::model::quant::{Quant, TensorType};
 use bench::model::synth;
 use llama_cpp_sys_2 as sys;
@@ -163,11 +161,7 @@ fn shapes() -> Vec<ModelSpec> {
 /// A file that has the header of this model in F16 and, on disk, nothing else: as long as the model.
 fn sparse(spec: &ModelSpec, dir: &Path) -> PathBuf {
     let path = dir.join(format!("{}-sparse.gguf", spec.id));
-    let tensors = bench::model::tensors(spec, Quant::F16).unwrap();
-    let header = gguf::encode(&arch::metadata(spec, Quant::F16), &tensors);
-    std::fs::write(&path, &header).unwrap();
-    let file = OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_len(gguf::encoded_len(&header, &tensors)).unwrap();
+    synth::sparse(spec, Quant::F16, &path).unwrap();
     path
 }
 
@@ -318,6 +312,56 @@ fn weights_have_the_deviation_that_keeps_activations_in_range() {
     for kind in "Q4_0 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4".split(' ') {
         assert!(seen.iter().any(|k| k.name() == kind), "{kind} was not seen in {seen:?}");
     }
+}
+
+#[test]
+fn llama_cpp_accepts_the_header_of_every_model_in_the_catalogue() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut wrong = Vec::new();
+    for spec in models::all().iter().filter(|s| s.not_synthesisable.is_none()) {
+        synth::sparse(spec, Quant::Q4KM, &path).unwrap();
+        init();
+        // SAFETY: the path outlives the call; the model is checked before it is freed.
+        unsafe {
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = 0;
+            params.no_alloc = true;
+            params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+            let model = sys::llama_model_load_from_file(c_path(&path).as_ptr(), params);
+            if model.is_null() {
+                wrong.push(format!("{}: {}", spec.id, LOG.take().lines().last().unwrap_or("")));
+            } else {
+                let counted = sys::llama_model_n_params(model);
+                if counted != bench::model::arch::parameters(spec).unwrap() {
+                    wrong.push(format!("{}: llama.cpp counts {counted} parameters", spec.id));
+                }
+                sys::llama_model_free(model);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_largest_vocabulary_loads_in_a_moment() {
+    init();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("model.gguf");
+    let spec = models::find("gemma-3-1b").unwrap(); // 262,144 tokens
+    synth::sparse(spec, Quant::Q4_0, &path).unwrap();
+    let start = std::time::Instant::now();
+    // SAFETY: the path outlives the call; the model is checked before it is freed.
+    unsafe {
+        let mut params = sys::llama_model_default_params();
+        params.vocab_only = true;
+        let model = sys::llama_model_load_from_file(c_path(&path).as_ptr(), params);
+        assert!(!model.is_null());
+        sys::llama_model_free(model);
+    }
+    let took = start.elapsed();
+    println!("{took:?}");
+    assert!(took.as_secs_f64() < 1.5, "{took:?}");
 }
 
 #[test]

@@ -169,6 +169,8 @@ pub struct ModelSpec {
     pub gemma4: Option<Gemma4>,
     /// Sparse attention's indexer.
     pub indexer: Option<Indexer>,
+    /// DeepSeek V4's compressed attention.
+    pub compressed: Option<Compressed>,
     /// Terms under which the weights may be used.
     pub licence: String,
     /// Where the shape was read.
@@ -310,6 +312,38 @@ pub struct Indexer {
     pub full_every: u32,
 }
 
+/// DeepSeek V4's compressed attention, hyper-connections and hashed routing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compressed {
+    /// Width of the query's bottleneck.
+    pub q_rank: u32,
+    /// Width of each group's output bottleneck.
+    pub o_rank: u32,
+    /// Groups of heads in the output projection.
+    pub o_groups: u32,
+    /// Residual streams.
+    pub streams: u32,
+    /// Layers at the front whose experts follow from the token alone.
+    pub hash_layers: u32,
+    /// Bound of the experts' activations.
+    pub swiglu_clamp: f32,
+    /// Base of the compressed positions' frequencies.
+    pub rope_base: f32,
+}
+
+impl Compressed {
+    /// Tokens that one cached row of layer `il` stands for, beside the sliding window; 0: none.
+    ///
+    /// Source: github.com/antirez/ds4 MODEL_CARD.md.
+    pub fn ratio(il: u32) -> u32 {
+        match il {
+            0 | 1 => 0,
+            _ if il % 2 == 0 => 4,
+            _ => 128,
+        }
+    }
+}
+
 impl ModelSpec {
     /// Whether layer `il` attends to a window only.
     pub fn is_sliding(&self, il: u32) -> bool {
@@ -426,6 +460,12 @@ struct Row {
     indexer_key_dim: Option<u32>,
     indexer_top_k: Option<u32>,
     indexer_full_every: Option<u32>,
+    o_rank: Option<u32>,
+    o_groups: Option<u32>,
+    hyper_connections: Option<u32>,
+    hash_layers: Option<u32>,
+    swiglu_clamp: Option<f32>,
+    compress_rope_base: Option<f32>,
     licence: String,
     source: String,
     params_basis: String,
@@ -509,6 +549,18 @@ fn spec(row: Row) -> anyhow::Result<ModelSpec> {
         }
         _ => None,
     };
+    let compressed = match (row.o_rank, row.o_groups, row.hyper_connections) {
+        (Some(o_rank), Some(o_groups), Some(streams)) => Some(Compressed {
+            q_rank: row.mla_q_rank.context("mla_q_rank is missing")?,
+            o_rank,
+            o_groups,
+            streams,
+            hash_layers: row.hash_layers.unwrap_or(0),
+            swiglu_clamp: row.swiglu_clamp.context("swiglu_clamp is missing")?,
+            rope_base: row.compress_rope_base.context("compress_rope_base is missing")?,
+        }),
+        _ => None,
+    };
     Ok(ModelSpec {
         sliding: row.window.map(|window| Sliding { window, full_every: row.full_every }),
         id: row.id,
@@ -535,6 +587,7 @@ fn spec(row: Row) -> anyhow::Result<ModelSpec> {
         linear,
         gemma4,
         indexer,
+        compressed,
         licence: row.licence,
         source: row.source,
         params_basis: row.params_basis,

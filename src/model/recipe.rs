@@ -125,6 +125,7 @@ impl Recipe<'_> {
             return match (shape.name.as_str(), self.quant) {
                 ("per_layer_model_proj.weight", Quant::F16) => TensorType::F16,
                 ("per_layer_model_proj.weight", _) => TensorType::BF16,
+                (name, _) if name.ends_with("ffn_gate_tid2eid.weight") => TensorType::I32,
                 _ => TensorType::F32,
             };
         }

@@ -46,6 +46,18 @@ pub fn ensure(
     Ok(path)
 }
 
+/// Writes the header of a synthetic model to `path`, with a file behind it that is as long as the
+/// model and takes no room on the disk: enough for all that reads headers alone.
+pub fn sparse(spec: &ModelSpec, quant: Quant, path: &Path) -> anyhow::Result<()> {
+    let plan = Plan::new(spec, quant, 0)?;
+    let header = plan.header()?;
+    let mut file = File::create(path).with_context(|| format!("{}", path.display()))?;
+    file.write_all(&header).with_context(|| format!("{}", path.display()))?;
+    file.set_len(encoded_len(&header, &plan.tensors))
+        .with_context(|| format!("{}", path.display()))?;
+    Ok(())
+}
+
 /// Where [`ensure`] keeps this model, and whether it is there already.
 pub fn cached(
     spec: &ModelSpec,
@@ -143,6 +155,10 @@ impl<'a> Plan<'a> {
                 ensure!(data.len() as u64 == bytes, "tensor '{}' has another size", tensor.name);
                 out.write(&data)?;
             }
+            Content::Indices(values) => {
+                let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                out.write(&data)?;
+            }
             Content::Random(deviation) => {
                 let pool = pools.get(tensor.kind, deviation, bytes)?;
                 // Each tensor begins at another block of its pool.
@@ -167,6 +183,8 @@ impl<'a> Plan<'a> {
 enum Content {
     /// These values, in F32.
     Values(Vec<f32>),
+    /// These indices, in I32.
+    Indices(Vec<i32>),
     /// Random weights of this standard deviation.
     Random(f64),
 }
@@ -177,6 +195,12 @@ fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
     let name = tensor.name.as_str();
     let elements = tensor.elements() as usize;
     let constant = |value: f32| Content::Values(vec![value; elements]);
+    if tensor.kind == TensorType::I32 {
+        // token → its experts, as DeepSeek V4's first layers route: neighbours, all different
+        let (each, experts) = (tensor.dims[0], spec.experts.as_ref().map_or(1, |e| e.total));
+        let expert = |i: u64| ((i / each + i % each) % u64::from(experts)) as i32;
+        return Content::Indices((0..tensor.elements()).map(expert).collect());
+    }
     if tensor.kind == TensorType::F32 {
         if name.ends_with(".bias") || name.ends_with("attn_sinks.weight") {
             return constant(0.0);

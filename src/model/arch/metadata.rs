@@ -1,11 +1,13 @@
 //! The metadata keys from which llama.cpp learns a model's shape.
 
-use crate::catalog::models::{Arch, ModelSpec};
+use crate::catalog::models::{Arch, Compressed, ModelSpec};
 use crate::model::gguf::{Array, Value};
 use crate::model::quant::Quant;
 
 /// `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID` of llama.cpp.
 const GATING_SIGMOID: u32 = 2;
+/// `LLAMA_EXPERT_GATING_FUNC_TYPE_SQRT_SOFTPLUS` of llama.cpp.
+const GATING_SQRT_SOFTPLUS: u32 = 4;
 /// `GGML_QNT_VERSION`: the version of the block layouts.
 const QUANTISATION_VERSION: u32 = 2;
 
@@ -108,8 +110,10 @@ impl Keys {
             self.u32("attention.indexer.head_count", x.heads);
             self.u32("attention.indexer.key_length", x.key_dim);
             self.u32("attention.indexer.top_k", x.top_k);
-            let full = (0..spec.layers).map(|il| i32::from(spec.has_indexer(il))).collect();
-            self.set("attention.indexer.types", Value::Array(Array::I32(full)));
+            if spec.arch == Arch::GlmDsa {
+                let full = (0..spec.layers).map(|il| i32::from(spec.has_indexer(il))).collect();
+                self.set("attention.indexer.types", Value::Array(Array::I32(full)));
+            }
         }
     }
 
@@ -135,10 +139,12 @@ impl Keys {
         if spec.arch != Arch::Llama {
             self.u32("expert_feed_forward_length", e.ffn);
         }
-        if matches!(spec.arch, Arch::Deepseek2 | Arch::GlmDsa | Arch::Glm4Moe) {
+        let deepseek4 = spec.arch == Arch::Deepseek4;
+        if deepseek4 || matches!(spec.arch, Arch::Deepseek2 | Arch::GlmDsa | Arch::Glm4Moe) {
             self.u32("expert_shared_count", e.shared);
             self.u32("leading_dense_block_count", e.dense_lead);
-            self.u32("expert_gating_func", GATING_SIGMOID);
+            let gating = if deepseek4 { GATING_SQRT_SOFTPLUS } else { GATING_SIGMOID };
+            self.u32("expert_gating_func", gating);
             self.f32("expert_weights_scale", e.scale.unwrap_or(1.0));
             self.set("expert_weights_norm", Value::Bool(true));
             if let Some((groups, used)) = e.groups {
@@ -166,6 +172,19 @@ impl Keys {
             let third = pairs / 3;
             let sections = vec![pairs - 2 * third, third, third, 0];
             self.set("rope.dimension_sections", Value::Array(Array::I32(sections)));
+        }
+        if let Some(c) = &spec.compressed {
+            self.u32("attention.q_lora_rank", c.q_rank);
+            self.u32("attention.output_lora_rank", c.o_rank);
+            self.u32("attention.output_group_count", c.o_groups);
+            self.f32("attention.compress_rope_freq_base", c.rope_base);
+            let ratios = (0..spec.layers).map(|il| Compressed::ratio(il) as i32).collect();
+            self.set("attention.compress_ratios", Value::Array(Array::I32(ratios)));
+            self.u32("hyper_connection.count", c.streams);
+            self.u32("hyper_connection.sinkhorn_iterations", 20);
+            self.f32("hyper_connection.epsilon", spec.norm_eps);
+            self.u32("hash_layer_count", c.hash_layers);
+            self.f32("swiglu_clamp_exp", c.swiglu_clamp);
         }
         if let Some(gemma4) = &spec.gemma4 {
             self.u32("embedding_length_per_layer_input", gemma4.per_layer_embedding);

@@ -7,7 +7,7 @@ pub use metadata::metadata;
 
 use anyhow::{Context, bail};
 
-use crate::catalog::models::{Arch, Experts, Mla, ModelSpec, RopeFactors};
+use crate::catalog::models::{Arch, Compressed, Experts, Mla, ModelSpec, RopeFactors};
 
 /// A tensor before it is quantised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,11 @@ impl List {
             self.feed_forward(spec, il)?;
         }
         self.push("output_norm.weight", &[hidden]);
+        if let Some(c) = &spec.compressed {
+            self.push("output_hc_fn.weight", &[c.streams * hidden, c.streams]);
+            self.push("output_hc_base.weight", &[c.streams]);
+            self.push("output_hc_scale.weight", &[1]);
+        }
         if !spec.tied {
             self.push("output.weight", &[hidden, spec.vocab]);
         }
@@ -89,7 +94,7 @@ impl List {
             Arch::Qwen35 | Arch::Qwen35Moe if spec.is_linear(il) => {
                 self.linear_attention(spec, il)?
             }
-            Arch::Deepseek4 => bail!("no tensor list for this architecture"),
+            Arch::Deepseek4 => self.compressed_attention(spec, il)?,
             _ => self.separate_attention(spec, il),
         }
         // The norm between attention and feed-forward: of the attention's output with Gemma, of the
@@ -161,6 +166,45 @@ impl List {
         }
     }
 
+    fn compressed_attention(&mut self, spec: &ModelSpec, il: u32) -> anyhow::Result<()> {
+        let c = spec.compressed.as_ref().context("the compressed attention's sizes are unknown")?;
+        let (hidden, head) = (spec.hidden, spec.head_dim);
+        self.layer(il, "attn_sinks.weight", &[spec.heads]);
+        self.layer(il, "attn_q_a.weight", &[hidden, c.q_rank]);
+        self.layer(il, "attn_q_a_norm.weight", &[c.q_rank]);
+        self.layer(il, "attn_q_b.weight", &[c.q_rank, spec.heads * head]);
+        self.layer(il, "attn_kv.weight", &[hidden, head]);
+        self.layer(il, "attn_kv_a_norm.weight", &[head]);
+        let grouped = spec.heads * head / c.o_groups;
+        self.layer(il, "attn_output_a.weight", &[grouped, c.o_rank * c.o_groups]);
+        self.layer(il, "attn_output_b.weight", &[c.o_groups * c.o_rank, hidden]);
+        for part in ["attn", "ffn"] {
+            let mixes = (2 + c.streams) * c.streams;
+            self.layer(il, &format!("hc_{part}_fn.weight"), &[c.streams * hidden, mixes]);
+            self.layer(il, &format!("hc_{part}_base.weight"), &[mixes]);
+            self.layer(il, &format!("hc_{part}_scale.weight"), &[3]);
+        }
+        let ratio = Compressed::ratio(il);
+        if ratio > 0 {
+            // windows that overlap have twice the width
+            let overlap = if ratio == 4 { 2 } else { 1 };
+            self.layer(il, "attn_compressor_kv.weight", &[hidden, overlap * head]);
+            self.layer(il, "attn_compressor_gate.weight", &[hidden, overlap * head]);
+            self.layer(il, "attn_compressor_ape.weight", &[overlap * head, ratio]);
+            self.layer(il, "attn_compressor_norm.weight", &[head]);
+        }
+        if ratio == 4 {
+            let x = spec.indexer.as_ref().context("the indexer's sizes are unknown")?;
+            self.layer(il, "indexer.proj.weight", &[hidden, x.heads]);
+            self.layer(il, "indexer.attn_q_b.weight", &[c.q_rank, x.heads * x.key_dim]);
+            self.layer(il, "indexer_compressor_kv.weight", &[hidden, 2 * x.key_dim]);
+            self.layer(il, "indexer_compressor_gate.weight", &[hidden, 2 * x.key_dim]);
+            self.layer(il, "indexer_compressor_ape.weight", &[2 * x.key_dim, ratio]);
+            self.layer(il, "indexer_compressor_norm.weight", &[x.key_dim]);
+        }
+        Ok(())
+    }
+
     fn linear_attention(&mut self, spec: &ModelSpec, il: u32) -> anyhow::Result<()> {
         let linear = spec.linear.as_ref().context("the linear attention's sizes are unknown")?;
         let (keys, values) =
@@ -227,7 +271,10 @@ impl List {
                 return; // the dense feed-forward is its shared expert
             }
             Arch::GptOss => self.layer(il, "ffn_gate_inp.bias", &[e.total]),
-            Arch::Deepseek2 | Arch::GlmDsa | Arch::Glm4Moe => {
+            Arch::Deepseek4 if spec.compressed.as_ref().is_some_and(|c| il < c.hash_layers) => {
+                self.layer(il, "ffn_gate_tid2eid.weight", &[e.active, spec.vocab]);
+            }
+            Arch::Deepseek2 | Arch::Deepseek4 | Arch::GlmDsa | Arch::Glm4Moe => {
                 self.layer(il, "exp_probs_b.bias", &[e.total]);
             }
             _ => {}

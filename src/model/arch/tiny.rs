@@ -1,7 +1,8 @@
 //! Small shapes of each architecture, for tests.
 
 use crate::catalog::models::{
-    Arch, Experts, Gemma4, Indexer, LinearAttention, Mla, ModelSpec, Rope, RopeFactors, Sliding,
+    Arch, Compressed, Experts, Gemma4, Indexer, LinearAttention, Mla, ModelSpec, Rope, RopeFactors,
+    Sliding,
 };
 
 impl ModelSpec {
@@ -21,12 +22,13 @@ impl ModelSpec {
         );
         let hybrid = matches!(arch, Arch::Qwen35 | Arch::Qwen35Moe);
         let latent = matches!(arch, Arch::Deepseek2 | Arch::GlmDsa);
-        let windowed = matches!(arch, Arch::Gemma3 | Arch::Gemma4 | Arch::GptOss);
+        let compressed = arch == Arch::Deepseek4;
+        let windowed = compressed || matches!(arch, Arch::Gemma3 | Arch::Gemma4 | Arch::GptOss);
         let layers = if hybrid || windowed || arch == Arch::Llama4 { 4 } else { 2 };
         let head_dim = match arch {
             Arch::Gemma3 => 256,
             Arch::Gemma4 => 128,
-            _ if latent => 128,
+            _ if latent || compressed => 128,
             _ => 64,
         };
         Self {
@@ -40,7 +42,11 @@ impl ModelSpec {
             hidden: 256,
             ffn: Some(512),
             heads: 4,
-            kv_heads: if latent { 4 } else { 2 },
+            kv_heads: match () {
+                () if latent => 4,
+                () if compressed => 1,
+                () => 2,
+            },
             head_dim,
             vocab: 1024,
             context_max: 2048,
@@ -48,7 +54,7 @@ impl ModelSpec {
             rope: Rope {
                 dim: match arch {
                     Arch::Gemma4 => 256,
-                    _ if latent || hybrid || arch == Arch::Glm4Moe => 32,
+                    _ if latent || hybrid || compressed || arch == Arch::Glm4Moe => 32,
                     _ => head_dim,
                 },
                 base: 10_000.0,
@@ -82,11 +88,12 @@ impl ModelSpec {
             }),
             sliding: (windowed || arch == Arch::Llama4).then(|| Sliding {
                 window: if arch == Arch::Llama4 { 8192 } else { 64 },
-                full_every: Some(match arch {
-                    Arch::GptOss | Arch::Gemma4 => 2,
-                    Arch::Gemma3 => 6,
-                    _ => 4,
-                }),
+                full_every: match arch {
+                    Arch::GptOss | Arch::Gemma4 => Some(2),
+                    Arch::Gemma3 => Some(6),
+                    Arch::Deepseek4 => None,
+                    _ => Some(4),
+                },
             }),
             mla: latent.then_some(Mla {
                 q_rank: 128,
@@ -110,18 +117,26 @@ impl ModelSpec {
                 kv_shared_layers: 2,
                 double_wide_ffn: true,
             }),
-            indexer: (arch == Arch::GlmDsa).then_some(Indexer {
+            indexer: (compressed || arch == Arch::GlmDsa).then_some(Indexer {
                 heads: 4,
-                key_dim: 64,
+                key_dim: if compressed { 128 } else { 64 },
                 top_k: 64,
                 full_every: 1,
+            }),
+            compressed: compressed.then_some(Compressed {
+                q_rank: 128,
+                o_rank: 64,
+                o_groups: 2,
+                streams: 4,
+                hash_layers: 3,
+                swiglu_clamp: 10.0,
+                rope_base: 160_000.0,
             }),
             licence: String::new(),
             source: "a test".to_owned(),
             params_basis: String::new(),
             detail_source: String::new(),
-            not_synthesisable: (arch == Arch::Deepseek4)
-                .then(|| "its tensor list is not built here yet".to_owned()),
+            not_synthesisable: None,
             notes: String::new(),
         }
     }
