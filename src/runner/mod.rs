@@ -168,6 +168,7 @@ impl Request {
 #[derive(Debug)]
 pub struct TokenSink {
     epoch: std::time::Instant,
+    intended_ns: Option<u64>,
     sent_ns: Option<u64>,
     stamps: Vec<u64>,
     served: Option<protocol::Served>,
@@ -176,7 +177,13 @@ pub struct TokenSink {
 impl TokenSink {
     /// A sink with room for `capacity` tokens whose clock starts at `epoch`.
     pub fn new(epoch: std::time::Instant, capacity: usize) -> Self {
-        Self { epoch, sent_ns: None, stamps: Vec::with_capacity(capacity), served: None }
+        Self {
+            epoch,
+            intended_ns: None,
+            sent_ns: None,
+            stamps: Vec::with_capacity(capacity),
+            served: None,
+        }
     }
 
     /// Nanoseconds since the trial's start.
@@ -199,9 +206,16 @@ impl TokenSink {
         self.epoch
     }
 
-    /// What a server's client saw of a whole generation: when the first byte was written, when
-    /// each token's bytes were read, and the rest.
-    pub fn served(&mut self, sent_ns: u64, token_ns: Vec<u64>, served: protocol::Served) {
+    /// What a server's client saw of a whole generation: when it should have started, when the
+    /// first byte was written, when each token's bytes were read, and the rest.
+    pub fn served(
+        &mut self,
+        intended_ns: u64,
+        sent_ns: u64,
+        token_ns: Vec<u64>,
+        served: protocol::Served,
+    ) {
+        self.intended_ns = Some(intended_ns);
         self.sent_ns = Some(sent_ns);
         self.stamps = token_ns;
         self.served = Some(served);
@@ -220,7 +234,7 @@ impl TokenSink {
     /// What was stamped, as a sample of `request`.
     pub fn into_sample(self, request: &Request) -> protocol::Sample {
         protocol::Sample {
-            intended_ns: request.start_ns,
+            intended_ns: self.intended_ns.unwrap_or(request.start_ns),
             sent_ns: self.sent_ns.unwrap_or(request.start_ns),
             prompt_tokens: self
                 .served

@@ -1,0 +1,260 @@
+//! A server's process and its state: attached to or started, waited for, asked what it is.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bench::runner::{Fault, Model, Settings};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::connection::{Target, exchange};
+use crate::descriptor::{Descriptor, Place, Start};
+
+/// How long a small question may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a server may take to end when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// A server that this program started; it ends with it.
+pub struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            // A polite end lets a server take its workers with it.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let start = Instant::now();
+            while start.elapsed() < FAREWELL {
+                if !matches!(self.0.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The variable that holds a server's URL: `BENCH_LLAMA_SERVER_URL`.
+pub fn url_variable(name: &str) -> String {
+    let name = Descriptor::label(name).to_uppercase().replace(['-', '.'], "_");
+    format!("BENCH_{name}_URL")
+}
+
+/// The URL to attach to, where somebody names one.
+pub fn named_url(name: &str, settings: Option<&Settings>) -> Option<String> {
+    let option = settings.and_then(|settings| settings.options.get("url").cloned());
+    option.or_else(|| std::env::var(url_variable(name)).ok())
+}
+
+/// A target with the descriptor's headers and the key from the environment.
+pub fn target(descriptor: &Descriptor, url: &str) -> anyhow::Result<Target> {
+    let mut headers: Vec<_> =
+        descriptor.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut secret = None;
+    if let Some(key) = &descriptor.key {
+        match std::env::var(&key.environment) {
+            Ok(value) if !value.trim().is_empty() => {
+                let value = value.trim().to_owned();
+                headers.push((key.header.clone(), format!("{}{value}", key.prefix)));
+                secret = Some(value);
+            }
+            _ if key.optional => {}
+            _ => bail!("no key: set the environment variable {}", key.environment),
+        }
+    }
+    Target::new(url, headers, secret)
+}
+
+/// A program on the search path.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(program);
+    if path.components().count() > 1 {
+        return path.is_file().then_some(path);
+    }
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Starts the server with the case's settings and waits until it answers.
+pub fn start(
+    runtime: &Runtime,
+    descriptor: &Descriptor,
+    start: &Start,
+    model: &Model,
+    settings: &Settings,
+) -> anyhow::Result<(Started, Target)> {
+    let port = free_port()?;
+    let program = settings.options.get("program").unwrap_or(&start.command[0]);
+    let arguments = arguments(start, model, settings, port)?;
+    let mut command = Command::new(program);
+    command.args(&arguments).envs(&start.environment).stdin(std::process::Stdio::null());
+    // Standard output already leads to standard error, whose end the harness keeps.
+    let child = command.spawn().with_context(|| format!("cannot start '{program}'"))?;
+    let mut started = Started(child);
+    let target = target(descriptor, &format!("http://127.0.0.1:{port}"))?;
+    let begin = Instant::now();
+    let limit = Duration::from_secs(start.ready_seconds);
+    let path = descriptor.ready.as_ref().map_or("/", |ready| ready.path.as_str());
+    loop {
+        if let Some(status) = started.0.try_wait().context("cannot see whether it runs")? {
+            bail!("'{program}' ended before it was ready ({status}); see its words above");
+        }
+        if let Ok((200, _)) = runtime.block_on(exchange(&target, path, None, ANSWER)) {
+            return Ok((started, target));
+        }
+        if begin.elapsed() > limit {
+            bail!("'{program}' was not ready within {} s", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(listener.local_addr().context("no free port")?.port())
+}
+
+/// The arguments of a start: those of every start, then those of the settings that are given.
+fn arguments(
+    start: &Start,
+    model: &Model,
+    settings: &Settings,
+    port: u16,
+) -> anyhow::Result<Vec<String>> {
+    let slots = settings.slots.max(1);
+    let slot_tokens = settings.slot_tokens.max(1);
+    let values = [
+        ("{model}", model.path.display().to_string()),
+        ("{port}", port.to_string()),
+        ("{slots}", slots.to_string()),
+        ("{slot_tokens}", slot_tokens.to_string()),
+        ("{context}", (u64::from(slots) * u64::from(slot_tokens)).to_string()),
+    ];
+    let mut arguments: Vec<String> = start.command[1..]
+        .iter()
+        .map(|word| values.iter().fold(word.clone(), |w, (name, value)| w.replace(name, value)))
+        .collect();
+    for (name, value) in given(settings) {
+        let exact = start.settings.get(&format!("{name}={value}"));
+        let Some(words) = exact.or_else(|| start.settings.get(name)) else {
+            return Err(anyhow::Error::new(Fault::Unsupported)
+                .context(format!("this server has no switch for '{name}'")));
+        };
+        arguments.extend(words.iter().map(|word| word.replace("{}", &value)));
+    }
+    Ok(arguments)
+}
+
+/// The settings that a case gives, by name.
+pub fn given(settings: &Settings) -> Vec<(&'static str, String)> {
+    let on_off = |value: bool| if value { "on".to_owned() } else { "off".to_owned() };
+    let list =
+        |shares: &Vec<f32>| shares.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    [
+        ("threads", settings.threads.map(|v| v.to_string())),
+        ("gpu_layers", settings.gpu_layers.map(|v| v.to_string())),
+        ("flash_attention", settings.flash_attention.map(on_off)),
+        ("kv_type", settings.kv_type.clone()),
+        ("batch_tokens", settings.batch_tokens.map(|v| v.to_string())),
+        ("micro_batch", settings.micro_batch.map(|v| v.to_string())),
+        ("mmap", settings.mmap.map(on_off)),
+        ("split_mode", settings.split_mode.clone()),
+        ("tensor_split", settings.tensor_split.as_ref().map(list)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+/// The version of a server: from the running one, from the installed program, or as it is fixed.
+pub fn version(runtime: &Runtime, name: &str, descriptor: &Descriptor) -> anyhow::Result<String> {
+    let source = &descriptor.version;
+    let url = named_url(name, None);
+    if let (Some(path), Some(url)) = (&source.path, url.as_ref().or(descriptor.url.as_ref())) {
+        let target = target(descriptor, url)?;
+        // Whoever names a URL means that server, and no program that happens to be installed.
+        match runtime.block_on(exchange(&target, path, None, ANSWER)) {
+            Ok((200, body)) => {
+                let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let pointer = source.pointer.as_deref().unwrap_or("/version");
+                if let Some(version) = value.pointer(pointer).and_then(Value::as_str) {
+                    return Ok(version.to_owned());
+                }
+            }
+            Ok((status, _)) if named_url(name, None).is_some() => {
+                bail!("{url}{path} answers {status}; is it a {name} server?")
+            }
+            Err(error) if named_url(name, None).is_some() => bail!("{}", error.reason),
+            _ => {}
+        }
+    }
+    if let Some((program, arguments)) = source.command.split_first()
+        && let Some(program) = on_path(program)
+    {
+        let output = Command::new(&program)
+            .args(arguments)
+            .output()
+            .with_context(|| format!("cannot start '{}'", program.display()))?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let line = lines.iter().find(|line| line.contains("version")).or_else(|| lines.last());
+        if let Some(line) = line
+            && output.status.success()
+        {
+            return Ok((*line).to_owned());
+        }
+    }
+    source.fixed.clone().with_context(|| {
+        format!(
+            "no {name} server found: install or start it, or set {} to the URL of a running one",
+            url_variable(name)
+        )
+    })
+}
+
+/// A value of a JSON answer as text.
+pub fn read(runtime: &Runtime, target: &Target, place: &Place) -> Option<String> {
+    let (200, body) = runtime.block_on(exchange(target, &place.path, None, ANSWER)).ok()? else {
+        return None;
+    };
+    plain(serde_json::from_slice::<Value>(&body).ok()?.pointer(&place.pointer)?)
+}
+
+/// What the descriptor wants read back.
+pub fn read_back(
+    runtime: &Runtime,
+    target: &Target,
+    descriptor: &Descriptor,
+) -> BTreeMap<String, String> {
+    let mut effective = BTreeMap::new();
+    for back in &descriptor.read {
+        let Ok((200, body)) = runtime.block_on(exchange(target, &back.path, None, ANSWER)) else {
+            continue;
+        };
+        let Ok(answer) = serde_json::from_slice::<Value>(&body) else { continue };
+        for (name, pointer) in &back.values {
+            if let Some(value) = answer.pointer(pointer).and_then(plain) {
+                effective.insert(name.clone(), value);
+            }
+        }
+    }
+    effective
+}
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}

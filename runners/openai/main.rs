@@ -1,0 +1,242 @@
+//! The client of servers: vLLM, llama-server, Ollama, LM Studio, mlx_lm.server and cloud services,
+//! each described by a TOML file. `BENCH_SERVER` names the server or the file.
+
+#![allow(missing_docs, reason = "a program; nothing here is anybody's interface")]
+
+mod arrivals;
+mod body;
+mod connection;
+mod descriptor;
+mod event;
+mod launch;
+mod trial;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow, bail};
+use bench::runner::{Fault, LoadReport, Model, Request, Runner, Settings, TokenSink, Version};
+use bytes::Bytes;
+use tokio::runtime::Runtime;
+
+use body::Bodies;
+use connection::{Target, exchange};
+use descriptor::{Descriptor, PromptForm};
+use trial::{Pool, Trial};
+
+/// How long a server may say nothing, unless the option `silence_seconds` says otherwise.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// Options of the scenario that this runner knows.
+const OPTIONS: [&str; 5] = ["early_end", "model", "program", "silence_seconds", "url"];
+
+/// A server and the connections to it.
+struct Served {
+    runtime: Runtime,
+    descriptor: Descriptor,
+    target: Target,
+    model: String,
+    settings: Settings,
+    silence: Duration,
+    early_end_allowed: bool,
+    pool: Arc<Pool>,
+    bodies: Vec<Bytes>,
+    /// Differs for each request of each run.
+    nonce: u64,
+    report: LoadReport,
+    /// Ends the server when this runner ends.
+    _started: Option<launch::Started>,
+}
+
+/// The server's name, or the path of its descriptor.
+fn server() -> String {
+    std::env::var("BENCH_SERVER").unwrap_or_else(|_| "openai".to_owned())
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("cannot start the client's event loop")
+}
+
+impl Runner for Served {
+    const NAME: &'static str = "openai";
+
+    fn name() -> String {
+        Descriptor::label(&server())
+    }
+
+    fn version() -> anyhow::Result<Version> {
+        let name = server();
+        let descriptor = Descriptor::find(&name)?;
+        let version = launch::version(&runtime()?, &Descriptor::label(&name), &descriptor)?;
+        Ok(Version {
+            version,
+            build: format!("client {}", env!("CARGO_PKG_VERSION")),
+            backend: "HTTP".to_owned(),
+        })
+    }
+
+    fn load(model: &Model, settings: &Settings) -> anyhow::Result<Self> {
+        if let Some(unknown) = settings.options.keys().find(|key| !OPTIONS.contains(&key.as_str()))
+        {
+            bail!("unknown option '{unknown}'; known are {}", OPTIONS.join(", "));
+        }
+        let name = server();
+        let label = Descriptor::label(&name);
+        let descriptor = Descriptor::find(&name)?;
+        let runtime = runtime()?;
+        let silence = match settings.options.get("silence_seconds") {
+            None => SILENCE,
+            Some(text) => text
+                .parse()
+                .ok()
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .filter(|silence| !silence.is_zero())
+                .with_context(|| format!("silence_seconds: '{text}' is no positive number"))?,
+        };
+        let early_end_allowed = match settings.options.get("early_end").map(String::as_str) {
+            None | Some("void") => false,
+            Some("allowed") => true,
+            Some(other) => bail!("early_end: '{other}' is neither 'void' nor 'allowed'"),
+        };
+        let url = launch::named_url(&label, Some(settings));
+        let start = descriptor.start.as_ref().filter(|start| {
+            let program = settings.options.get("program").unwrap_or(&start.command[0]);
+            url.is_none() && launch::on_path(program).is_some()
+        });
+        let (started, target) = match start {
+            Some(start) => {
+                let (started, target) =
+                    launch::start(&runtime, &descriptor, start, model, settings)?;
+                (Some(started), target)
+            }
+            None => {
+                let url = url.or_else(|| descriptor.url.clone()).with_context(|| {
+                    format!("no URL: set {} or the option url", launch::url_variable(&label))
+                })?;
+                (None, attach(&runtime, &descriptor, &url)?)
+            }
+        };
+        let model = match (settings.options.get("model"), &descriptor.model) {
+            (Some(name), _) => name.clone(),
+            (None, Some(place)) => launch::read(&runtime, &target, place)
+                .with_context(|| format!("{} names no model; set the option model", place.path))?,
+            (None, None) => model.path.display().to_string(),
+        };
+        let mut effective = launch::read_back(&runtime, &target, &descriptor);
+        let how = if started.is_some() { "this run" } else { "somebody else" };
+        effective.insert("started_by".to_owned(), how.to_owned());
+        effective.insert("served_model".to_owned(), model.clone());
+        let prompts = match descriptor.request.prompt {
+            PromptForm::Ids => "token ids, the first in an order of each request",
+            PromptForm::Text => "text, counted by the server",
+        };
+        effective.insert("prompts".to_owned(), prompts.to_owned());
+        if !target.is_local() {
+            effective.insert("network".to_owned(), "times include the network".to_owned());
+        }
+        if started.is_none() {
+            // They describe a process that somebody else started: nothing puts them in force.
+            for (name, value) in launch::given(settings) {
+                effective.insert(format!("not_applied_{name}"), value);
+            }
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            runtime,
+            descriptor,
+            target,
+            model,
+            settings: settings.clone(),
+            silence,
+            early_end_allowed,
+            pool: Arc::default(),
+            bodies: Vec::new(),
+            nonce: since.as_nanos() as u64,
+            report: LoadReport { effective, ..LoadReport::default() },
+            _started: started,
+        })
+    }
+
+    fn report(&self) -> LoadReport {
+        self.report.clone()
+    }
+
+    fn prepare(&mut self, requests: &[Request]) -> anyhow::Result<()> {
+        if requests.iter().any(|request| !request.context.is_empty()) {
+            return Err(anyhow::Error::new(Fault::Unsupported).context(
+                "a depth in the cache: a server would process it inside the timed region; \
+                 use a longer prompt",
+            ));
+        }
+        let bodies = Bodies {
+            generation: &self.descriptor.request,
+            model: &self.model,
+            slot_tokens: self.settings.slot_tokens,
+        };
+        self.bodies.clear();
+        for request in requests {
+            self.nonce = self.nonce.wrapping_add(1);
+            self.bodies.push(bodies.of(request, self.nonce)?);
+        }
+        let at_once = requests.iter().filter(|request| request.after.is_none()).count();
+        self.runtime.block_on(self.pool.fill(&self.target, at_once));
+        Ok(())
+    }
+
+    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()> {
+        let Some(first) = sinks.first() else { return Ok(()) };
+        let trial = Trial {
+            target: self.target.clone(),
+            path: self.descriptor.request.path.clone(),
+            pool: Arc::clone(&self.pool),
+            epoch: first.epoch(),
+            users: self.settings.slots.max(1) as usize,
+            silence: self.silence,
+            early_end_allowed: self.early_end_allowed,
+        };
+        let bodies = std::mem::take(&mut self.bodies);
+        let outcomes = self.runtime.block_on(trial::run(trial, requests, bodies));
+        let whole = outcomes.iter().any(|outcome| outcome.served.error.is_none());
+        if let Some(error) = outcomes.iter().find_map(|outcome| outcome.served.error.as_ref())
+            && !whole
+            && outcomes.iter().all(|outcome| outcome.token_ns.is_empty())
+        {
+            return Err(anyhow!("no request succeeded; the first: {}", error.reason));
+        }
+        for (sink, outcome) in sinks.iter_mut().zip(outcomes) {
+            sink.served(outcome.intended_ns, outcome.sent_ns, outcome.token_ns, outcome.served);
+        }
+        Ok(())
+    }
+
+    fn logits(&mut self, _tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {
+        Err(anyhow::Error::new(Fault::Unsupported).context("a server gives no logits"))
+    }
+}
+
+/// A running server's target, once it answers.
+fn attach(runtime: &Runtime, descriptor: &Descriptor, url: &str) -> anyhow::Result<Target> {
+    let target = launch::target(descriptor, url)?;
+    if let Some(ready) = &descriptor.ready {
+        let patience = Duration::from_secs(10);
+        match runtime.block_on(exchange(&target, &ready.path, None, patience)) {
+            Ok((200, _)) => {}
+            Ok((status, body)) => bail!(
+                "{url}{} answers {status}: {}",
+                ready.path,
+                target.redacted(String::from_utf8_lossy(&body).trim())
+            ),
+            Err(error) => bail!("{}", error.reason),
+        }
+    }
+    Ok(target)
+}
+
+fn main() -> ExitCode {
+    bench::runner::serve::serve::<Served>()
+}
