@@ -16,6 +16,7 @@ pub mod cost;
 pub mod fit;
 pub mod host;
 pub mod metrics;
+pub mod mock_server;
 pub mod model;
 pub mod record;
 pub mod report;
