@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
-use bench::runner::{Fault, LoadReport, Model, Request, Runner, Settings, TokenSink, Version};
+use bench::runner::{
+    Fault, LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version,
+};
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
@@ -29,7 +31,8 @@ use trial::{Pool, Trial};
 const SILENCE: Duration = Duration::from_secs(120);
 
 /// Options of the scenario that this runner knows.
-const OPTIONS: [&str; 5] = ["early_end", "model", "program", "silence_seconds", "url"];
+const OPTIONS: [&str; 8] =
+    ["args", "early_end", "key_env", "model", "program", "ready_seconds", "silence_seconds", "url"];
 
 /// A server and the connections to it.
 struct Served {
@@ -87,17 +90,19 @@ impl Runner for Served {
         }
         let name = server();
         let label = Descriptor::label(&name);
-        let descriptor = Descriptor::find(&name)?;
+        let mut descriptor = Descriptor::find(&name)?;
         let runtime = runtime()?;
-        let silence = match settings.options.get("silence_seconds") {
-            None => SILENCE,
-            Some(text) => text
-                .parse()
-                .ok()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .filter(|silence| !silence.is_zero())
-                .with_context(|| format!("silence_seconds: '{text}' is no positive number"))?,
-        };
+        let silence = seconds(settings, "silence_seconds")?.unwrap_or(SILENCE);
+        if let (Some(key), Some(variable)) = (&mut descriptor.key, settings.options.get("key_env"))
+        {
+            key.environment.clone_from(variable);
+            key.optional = false;
+        }
+        if let (Some(start), Some(ready)) =
+            (&mut descriptor.start, seconds(settings, "ready_seconds")?)
+        {
+            start.ready_seconds = ready.as_secs();
+        }
         let early_end_allowed = match settings.options.get("early_end").map(String::as_str) {
             None | Some("void") => false,
             Some("allowed") => true,
@@ -144,6 +149,10 @@ impl Runner for Served {
             for (name, value) in launch::given(settings) {
                 effective.insert(format!("not_applied_{name}"), value);
             }
+        } else if let (Some(threads), Some(start)) = (settings.threads, &descriptor.start)
+            && !start.settings.contains_key("threads")
+        {
+            effective.insert("not_applied_threads".to_owned(), threads.to_string());
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
@@ -188,8 +197,18 @@ impl Runner for Served {
         Ok(())
     }
 
-    fn generate(&mut self, requests: &[Request], sinks: &mut [TokenSink]) -> anyhow::Result<()> {
+    fn generate(
+        &mut self,
+        requests: &[Request],
+        schedule: Schedule,
+        sinks: &mut [TokenSink],
+    ) -> anyhow::Result<()> {
         let Some(first) = sinks.first() else { return Ok(()) };
+        if schedule == Schedule::Lockstep && requests.len() > 1 {
+            return Err(anyhow::Error::new(Fault::Unsupported).context(
+                "a static batch: a server schedules its requests itself; use concurrency",
+            ));
+        }
         let trial = Trial {
             target: self.target.clone(),
             path: self.descriptor.request.path.clone(),
@@ -217,6 +236,14 @@ impl Runner for Served {
     fn logits(&mut self, _tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {
         Err(anyhow::Error::new(Fault::Unsupported).context("a server gives no logits"))
     }
+}
+
+/// An option in seconds.
+fn seconds(settings: &Settings, name: &str) -> anyhow::Result<Option<Duration>> {
+    let Some(text) = settings.options.get(name) else { return Ok(None) };
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds = seconds.filter(|seconds| !seconds.is_zero());
+    seconds.with_context(|| format!("{name}: '{text}' is no positive number")).map(Some)
 }
 
 /// A running server's target, once it answers.

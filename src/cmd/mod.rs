@@ -8,7 +8,9 @@ pub mod fit;
 pub mod models;
 pub mod cost;
 pub mod prices;
+pub mod mock_server;
 pub mod run;
+pub mod selfcheck;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Calibrate(args) => calibrate::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Prices(args) => prices::run(args),
+        Command::Selfcheck(args) => selfcheck::run(args),
+        Command::MockServer(args) => mock_server::run(args),
     }
 }
 

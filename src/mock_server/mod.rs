@@ -138,9 +138,8 @@ fn answer(
     let split = profile.split;
     let kind =
         if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream" };
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    );
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n");
     connection.write_all(head.as_bytes()).ok()?;
     let script = Script::new(profile, dialect, &body);
     let (over, ended) = channel();

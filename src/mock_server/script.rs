@@ -101,21 +101,19 @@ impl Script {
         };
         let prompt = [body.get("prompt"), body.get("input"), body.pointer("/messages/0/content")];
         let prompt_tokens = prompt.into_iter().flatten().map(count).next().unwrap_or(0) as u32;
-        let names =
-            ["/max_tokens", "/max_completion_tokens", "/n_predict", "/options/num_predict", "/max_output_tokens"];
+        let names = [
+            "/max_tokens",
+            "/max_completion_tokens",
+            "/n_predict",
+            "/options/num_predict",
+            "/max_output_tokens",
+        ];
         let asked = names.iter().find_map(|name| body.pointer(name)?.as_u64()).unwrap_or(16);
         let mut tokens = asked.min(10_000_000) as u32;
         if profile.fail == Some(Failure::EarlyEnd) {
             tokens = tokens.min(profile.fail_at);
         }
-        Self {
-            profile,
-            dialect,
-            prompt_tokens,
-            tokens,
-            stage: Stage::Prelude,
-            template: None,
-        }
+        Self { profile, dialect, prompt_tokens, tokens, stage: Stage::Prelude, template: None }
     }
 
     /// The next step of the response.
@@ -228,7 +226,8 @@ impl Script {
                 let message = json!({"role": "assistant", "content": [], "usage": usage});
                 let start = json!({"type": "message_start", "message": message});
                 let block = json!({"type": "text", "text": ""});
-                let block = json!({"type": "content_block_start", "index": 0, "content_block": block});
+                let block =
+                    json!({"type": "content_block_start", "index": 0, "content_block": block});
                 let ping = json!({"type": "ping"});
                 [(start, "message_start"), (block, "content_block_start"), (ping, "ping")]
                     .iter()
