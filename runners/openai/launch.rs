@@ -49,6 +49,11 @@ pub fn url_variable(name: &str) -> String {
     format!("BENCH_{name}_URL")
 }
 
+/// The variable in which a person states the version of a server that does not tell it.
+fn version_variable(name: &str) -> String {
+    url_variable(name).replace("_URL", "_VERSION")
+}
+
 /// The URL to attach to, where somebody names one.
 pub fn named_url(name: &str, settings: Option<&Settings>) -> Option<String> {
     let option = settings.and_then(|settings| settings.options.get("url").cloned());
@@ -223,20 +228,38 @@ pub fn version(runtime: &Runtime, name: &str, descriptor: &Descriptor) -> anyhow
             return Ok((*line).to_owned());
         }
     }
-    source.fixed.clone().with_context(|| {
-        format!(
+    if let Ok(stated) = std::env::var(version_variable(name))
+        && !stated.trim().is_empty()
+    {
+        return Ok(format!("{} (as stated)", stated.trim()));
+    }
+    source.fixed.clone().with_context(|| match (&url, &source.path) {
+        (Some(url), None) => format!(
+            "the server at {url} does not tell its version; state it in {}",
+            version_variable(name)
+        ),
+        _ => format!(
             "no {name} server found: install or start it, or set {} to the URL of a running one",
             url_variable(name)
-        )
+        ),
     })
 }
 
 /// A value of a JSON answer as text.
-pub fn read(runtime: &Runtime, target: &Target, place: &Place) -> Option<String> {
-    let (200, body) = runtime.block_on(exchange(target, &place.path, None, ANSWER)).ok()? else {
-        return None;
-    };
-    plain(serde_json::from_slice::<Value>(&body).ok()?.pointer(&place.pointer)?)
+pub fn read(runtime: &Runtime, target: &Target, place: &Place) -> anyhow::Result<String> {
+    let Place { path, pointer } = place;
+    let (status, body) = runtime
+        .block_on(exchange(target, path, None, ANSWER))
+        .map_err(|error| anyhow::anyhow!("{}", error.reason))?;
+    let words = || target.redacted(String::from_utf8_lossy(&body).trim());
+    if status != 200 {
+        bail!("{path} answers {status}: {}", words());
+    }
+    let answer: Option<Value> = serde_json::from_slice(&body).ok();
+    let value = answer.as_ref().and_then(|answer| plain(answer.pointer(pointer)?));
+    value.with_context(|| {
+        format!("{path} names no model; set the option model; it answers: {}", words())
+    })
 }
 
 /// What the descriptor wants read back.

@@ -128,8 +128,7 @@ impl Runner for Served {
         };
         let model = match (settings.options.get("model"), &descriptor.model) {
             (Some(name), _) => name.clone(),
-            (None, Some(place)) => launch::read(&runtime, &target, place)
-                .with_context(|| format!("{} names no model; set the option model", place.path))?,
+            (None, Some(place)) => launch::read(&runtime, &target, place)?,
             (None, None) => model.path.display().to_string(),
         };
         let mut effective = launch::read_back(&runtime, &target, &descriptor);
