@@ -474,3 +474,47 @@ impl Setup {
         }
     }
 }
+
+#[test]
+fn a_scenario_measures_servers_beside_engines() {
+    let url = SERVER.url("ttft_ms=20,tpot_ms=2,usage=running");
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = format!(
+        r#"
+        [[matrix]]
+        models = ["qwen3-0.6b"]
+        quants = ["Q4_K_M"]
+        engines = ["box", "vllm"]
+        points = [{{ prompt_tokens = 16, new_tokens = 20 }}]
+        concurrency = [1, 4]
+
+        [servers.box]
+        kind = "llama-server"
+        url = "{url}"
+
+        [servers.vllm]
+        url = "{url}"
+        "#
+    );
+    std::fs::write(folder.path().join("scenario.toml"), scenario).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["run", "scenario.toml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{words}");
+    let results: Vec<_> =
+        std::fs::read_dir(folder.path().join("results")).unwrap().map(|e| e.unwrap()).collect();
+    assert_eq!(results.len(), 1);
+    let records = bench::record::read_records(&results[0].path().join("records.csv")).unwrap();
+    assert_eq!(records.len(), 4, "{words}");
+    for record in &records {
+        assert_eq!(record.reason, None);
+        let ttft = record.ttft_ns_median.unwrap();
+        assert!((19_000_000.0..40_000_000.0).contains(&(ttft as f64)), "{ttft}");
+        let text = format!("{record:?}");
+        assert!(!text.contains("127.0.0.1"), "an address got into the record: {text}");
+    }
+}

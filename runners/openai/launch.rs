@@ -55,9 +55,8 @@ fn version_variable(name: &str) -> String {
 }
 
 /// The URL to attach to, where somebody names one.
-pub fn named_url(name: &str, settings: Option<&Settings>) -> Option<String> {
-    let option = settings.and_then(|settings| settings.options.get("url").cloned());
-    option.or_else(|| std::env::var(url_variable(name)).ok())
+pub fn named_url(name: &str, settings: &Settings) -> Option<String> {
+    settings.options.get("url").cloned().or_else(|| std::env::var(url_variable(name)).ok())
 }
 
 /// A target with the descriptor's headers and the key from the environment.
@@ -189,11 +188,17 @@ pub fn given(settings: &Settings) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-/// The version of a server: from the running one, from the installed program, or as it is fixed.
-pub fn version(runtime: &Runtime, name: &str, descriptor: &Descriptor) -> anyhow::Result<String> {
+/// The version of a server: from the running one (at `named`, where a person names it), from the
+/// installed program, or as it is fixed.
+pub fn version(
+    runtime: &Runtime,
+    name: &str,
+    descriptor: &Descriptor,
+    named: Option<&str>,
+) -> anyhow::Result<String> {
     let source = &descriptor.version;
-    let url = named_url(name, None);
-    if let (Some(path), Some(url)) = (&source.path, url.as_ref().or(descriptor.url.as_ref())) {
+    let url = named.or(descriptor.url.as_deref());
+    if let (Some(path), Some(url)) = (&source.path, url) {
         let target = target(descriptor, url)?;
         // Whoever names a URL means that server, and no program that happens to be installed.
         match runtime.block_on(exchange(&target, path, None, ANSWER)) {
@@ -204,10 +209,10 @@ pub fn version(runtime: &Runtime, name: &str, descriptor: &Descriptor) -> anyhow
                     return Ok(version.to_owned());
                 }
             }
-            Ok((status, _)) if named_url(name, None).is_some() => {
+            Ok((status, _)) if named.is_some() => {
                 bail!("{url}{path} answers {status}; is it a {name} server?")
             }
-            Err(error) if named_url(name, None).is_some() => bail!("{}", error.reason),
+            Err(error) if named.is_some() => bail!("{}", error.reason),
             _ => {}
         }
     }
@@ -233,7 +238,7 @@ pub fn version(runtime: &Runtime, name: &str, descriptor: &Descriptor) -> anyhow
     {
         return Ok(format!("{} (as stated)", stated.trim()));
     }
-    source.fixed.clone().with_context(|| match (&url, &source.path) {
+    source.fixed.clone().with_context(|| match (url, &source.path) {
         (Some(url), None) => format!(
             "the server at {url} does not tell its version; state it in {}",
             version_variable(name)

@@ -11,6 +11,7 @@ mod event;
 mod launch;
 mod trial;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,6 +58,20 @@ fn server() -> String {
     std::env::var("BENCH_SERVER").unwrap_or_else(|_| "openai".to_owned())
 }
 
+/// The settings with the options that the harness gives in the environment, where they stay out of
+/// records: an address can name a person's network.
+fn with_options(settings: &Settings) -> anyhow::Result<Settings> {
+    let mut settings = settings.clone();
+    if let Ok(text) = std::env::var("BENCH_SERVER_OPTIONS") {
+        let options: BTreeMap<String, String> = serde_json::from_str(&text)
+            .context("BENCH_SERVER_OPTIONS is no JSON object of texts")?;
+        for (name, value) in options {
+            settings.options.entry(name).or_insert(value);
+        }
+    }
+    Ok(settings)
+}
+
 fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -74,8 +89,12 @@ impl Runner for Served {
 
     fn version() -> anyhow::Result<Version> {
         let name = server();
-        let descriptor = Descriptor::find(&name)?;
-        let version = launch::version(&runtime()?, &Descriptor::label(&name), &descriptor)?;
+        let mut descriptor = Descriptor::find(&name)?;
+        let settings = with_options(&Settings::default())?;
+        use_key(&mut descriptor, &settings);
+        let label = Descriptor::label(&name);
+        let url = launch::named_url(&label, &settings);
+        let version = launch::version(&runtime()?, &label, &descriptor, url.as_deref())?;
         Ok(Version {
             version,
             build: format!("client {}", env!("CARGO_PKG_VERSION")),
@@ -84,6 +103,7 @@ impl Runner for Served {
     }
 
     fn load(model: &Model, settings: &Settings) -> anyhow::Result<Self> {
+        let settings = &with_options(settings)?;
         if let Some(unknown) = settings.options.keys().find(|key| !OPTIONS.contains(&key.as_str()))
         {
             bail!("unknown option '{unknown}'; known are {}", OPTIONS.join(", "));
@@ -93,11 +113,7 @@ impl Runner for Served {
         let mut descriptor = Descriptor::find(&name)?;
         let runtime = runtime()?;
         let silence = seconds(settings, "silence_seconds")?.unwrap_or(SILENCE);
-        if let (Some(key), Some(variable)) = (&mut descriptor.key, settings.options.get("key_env"))
-        {
-            key.environment.clone_from(variable);
-            key.optional = false;
-        }
+        use_key(&mut descriptor, settings);
         if let (Some(start), Some(ready)) =
             (&mut descriptor.start, seconds(settings, "ready_seconds")?)
         {
@@ -108,7 +124,7 @@ impl Runner for Served {
             Some("allowed") => true,
             Some(other) => bail!("early_end: '{other}' is neither 'void' nor 'allowed'"),
         };
-        let url = launch::named_url(&label, Some(settings));
+        let url = launch::named_url(&label, settings);
         let start = descriptor.start.as_ref().filter(|start| {
             let program = settings.options.get("program").unwrap_or(&start.command[0]);
             url.is_none() && launch::on_path(program).is_some()
@@ -234,6 +250,14 @@ impl Runner for Served {
 
     fn logits(&mut self, _tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {
         Err(anyhow::Error::new(Fault::Unsupported).context("a server gives no logits"))
+    }
+}
+
+/// Takes the key from the variable that the scenario names.
+fn use_key(descriptor: &mut Descriptor, settings: &Settings) {
+    if let (Some(key), Some(variable)) = (&mut descriptor.key, settings.options.get("key_env")) {
+        key.environment.clone_from(variable);
+        key.optional = false;
     }
 }
 

@@ -335,6 +335,9 @@ fn check(samples: &[Sample], wanted: &[usize]) -> Result<(), Failure> {
         return Err(Failure::Nonsense(text));
     }
     for (i, (sample, &wanted)) in samples.iter().zip(wanted).enumerate() {
+        if let Some(error) = sample.served.as_ref().and_then(|served| served.error.as_ref()) {
+            return Err(Failure::Reported(Fault::Failed, format!("request {i}: {}", error.reason)));
+        }
         let got = sample.token_ns.len();
         if got != wanted {
             return Err(Failure::Nonsense(format!("request {i} has {got} tokens, not {wanted}")));

@@ -2,6 +2,7 @@
 
 pub mod measure;
 pub mod prompts;
+pub mod servers;
 pub mod summary;
 pub mod weights;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cases::Case;
+use crate::catalog::models;
 use crate::record::{Folder, Record};
 use crate::runner::locate;
 use crate::scenario::{Load, Scenario, Weights as Source};
@@ -77,9 +79,14 @@ pub fn run(
             // Cases that were not reached have no row: --resume goes on with them.
             return Ok(());
         }
-        let found = weights::resolve(scenario, &point[0], &conditions.cache, &mut |done, all| {
-            progress(Progress::Weights(&point[0], done, all));
-        });
+        let attached = |case: &Case| servers::is_attached(scenario, &case.engine);
+        let found = if point.iter().all(attached) {
+            Err("the server has weights of its own".to_owned())
+        } else {
+            weights::resolve(scenario, &point[0], &conditions.cache, &mut |done, all| {
+                progress(Progress::Weights(&point[0], done, all));
+            })
+        };
         let subjects: Vec<_> = point
             .iter()
             .map(|case| {
@@ -128,8 +135,24 @@ fn subject(
 ) -> Subject {
     let mut case = case.clone();
     case.settings.threads.get_or_insert(conditions.threads);
-    let program = locate::locate(&case.engine, &conditions.runners)
-        .ok_or_else(|| format!("the runner is missing; type: {}", locate::remedy(&case.engine)));
+    let served = servers::is_server(scenario, &case.engine);
+    let engine = if served { servers::CLIENT } else { &case.engine };
+    let program = locate::locate(engine, &conditions.runners)
+        .ok_or_else(|| format!("the runner is missing; type: {}", locate::remedy(engine)));
+    let environment =
+        if served { servers::environment(scenario, &case.engine) } else { Vec::new() };
+    let attached = servers::is_attached(scenario, &case.engine);
+    let own = found.as_ref().ok().filter(|_| !attached);
+    // A server that somebody else runs knows the model by its name.
+    let model = match found {
+        _ if attached => Ok(PathBuf::from(&case.model)),
+        Ok(weights) => Ok(weights.path.clone()),
+        Err(reason) => Err(reason.clone()),
+    };
+    let vocabulary = match found {
+        Ok(weights) => weights.vocabulary,
+        Err(_) => models::find(&case.model).map_or(0, |spec| spec.vocab),
+    };
     let row = Record {
         case_id: case.id.to_string(),
         scenario: scenario.name.clone(),
@@ -146,16 +169,16 @@ fn subject(
         bench_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: conditions.host.clone(),
         started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        model_bytes: found.as_ref().ok().map(|w| w.bytes.0),
-        model_sha256: found.as_ref().ok().and_then(|w| w.sha256.clone()),
+        model_bytes: own.map(|w| w.bytes.0),
+        model_sha256: own.and_then(|w| w.sha256.clone()),
         ..Record::default()
     };
     Subject {
         program,
-        environment: Vec::new(),
-        model: found.as_ref().map(|w| w.path.clone()).map_err(Clone::clone),
-        vocabulary: found.as_ref().map_or(0, |w| w.vocabulary),
-        bytes_per_token: weights::bytes_per_token(&case).map(|b| b.0),
+        environment,
+        model,
+        vocabulary,
+        bytes_per_token: own.and_then(|_| weights::bytes_per_token(&case)).map(|b| b.0),
         row,
         cold_load: cold_load && matches!(case.load, Load::Batch(_)),
         case,

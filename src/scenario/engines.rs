@@ -79,3 +79,14 @@ const fn server(
 ) -> Engine {
     Engine { name, runner: "openai", server: true, settings, kv_types }
 }
+
+/// Servers that a run cannot start: they are reached where they run, with weights of their own.
+pub const NEVER_STARTED: &[&str] = &[
+    "ollama",
+    "lm-studio",
+    "lm-studio-v0",
+    "lm-studio-v1",
+    "openai",
+    "openai-completions",
+    "anthropic",
+];

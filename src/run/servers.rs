@@ -1,0 +1,52 @@
+//! How a case on a server reaches the client of servers: by its environment, so that addresses
+//! and names of a person's network stay out of rows and case ids.
+
+use std::collections::BTreeMap;
+
+use crate::scenario::{ENGINES, NEVER_STARTED, Scenario, Server};
+
+/// The runner program of all servers.
+pub const CLIENT: &str = "openai";
+
+/// Whether `engine` is reached over HTTP.
+pub fn is_server(scenario: &Scenario, engine: &str) -> bool {
+    scenario.servers.contains_key(engine)
+        || ENGINES.iter().any(|known| known.name == engine && known.server)
+}
+
+/// Whether somebody else runs it: then it needs no weights of ours.
+pub fn is_attached(scenario: &Scenario, engine: &str) -> bool {
+    let server = scenario.servers.get(engine);
+    let kind = server.map_or(engine, |server| &server.kind);
+    NEVER_STARTED.contains(&kind) || server.is_some_and(|server| server.url.is_some())
+}
+
+/// The client's environment for `engine`.
+pub fn environment(scenario: &Scenario, engine: &str) -> Vec<(String, String)> {
+    let server = scenario.servers.get(engine);
+    let descriptor = server.and_then(|server| server.descriptor.as_ref());
+    let name = match (descriptor, server) {
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(server)) => server.kind.clone(),
+        (None, None) => engine.to_owned(),
+    };
+    let options = server.map(options).unwrap_or_default();
+    // A map of texts has no form that JSON could refuse.
+    let options = serde_json::to_string(&options).unwrap_or_default();
+    vec![("BENCH_SERVER".to_owned(), name), ("BENCH_SERVER_OPTIONS".to_owned(), options)]
+}
+
+fn options(server: &Server) -> BTreeMap<&'static str, String> {
+    let args =
+        (!server.args.is_empty()).then(|| serde_json::to_string(&server.args).unwrap_or_default());
+    [
+        ("url", server.url.clone()),
+        ("model", server.model.clone()),
+        ("key_env", server.api_key_env.clone()),
+        ("args", args),
+        ("ready_seconds", Some(server.ready.seconds().to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
