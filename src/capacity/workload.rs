@@ -1,0 +1,657 @@
+//! Requests as people and programs make them: when each should start, how long its prompt and its
+//! answer are. The same plan is simulated and sent to engines; it is data before anything runs.
+
+use anyhow::{Context, bail};
+use rand::{RngExt, SeedableRng};
+use rand_distr::{Distribution, Exp, Gamma, LogNormal, Normal};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::Deserialize;
+
+use crate::units::{Nanos, Tokens};
+
+/// The 95th percentile of the standard normal distribution.
+const Z95: f64 = 1.644_853_626_951_472_2;
+
+/// The most requests of one plan: a limit by time at an absurd rate must end too.
+const MOST: usize = 10_000_000;
+
+/// How long prompts or answers are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Length {
+    /// Always the same.
+    Fixed(Tokens),
+    /// Normally distributed, cut at one token.
+    Normal {
+        /// Its mean.
+        mean: f64,
+        /// Its standard deviation.
+        deviation: f64,
+    },
+    /// Log-normally distributed: most are short, a few are very long.
+    LogNormal {
+        /// Half are shorter.
+        median: f64,
+        /// One in twenty is longer.
+        p95: f64,
+    },
+    /// Lengths with their weights.
+    Histogram(Vec<(Tokens, f64)>),
+}
+
+impl Length {
+    /// Whether lengths can be drawn from it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Fixed(tokens) if tokens.0 == 0 => bail!("a length of 0 tokens"),
+            Self::Normal { mean, deviation } if !(*mean >= 1.0 && *deviation >= 0.0) => {
+                bail!("a normal length needs a mean of at least 1 and a deviation of at least 0")
+            }
+            Self::LogNormal { median, p95 } if !(*median >= 1.0 && p95 >= median) => {
+                bail!("a log-normal length needs a median of at least 1 and a p95 not below it")
+            }
+            Self::Histogram(bars) => {
+                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
+                let bad = |(tokens, weight): &(Tokens, f64)| tokens.0 == 0 || *weight < 0.0;
+                if bars.iter().any(bad) || !(sum > 0.0 && sum.is_finite()) {
+                    bail!("a histogram needs lengths above 0 and weights of which one is above 0")
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A length.
+    fn draw(&self, random: &mut Xoshiro256PlusPlus) -> Tokens {
+        let whole = |value: f64| Tokens(value.round().clamp(1.0, f64::from(u32::MAX)) as u32);
+        match self {
+            Self::Fixed(tokens) => *tokens,
+            // The checks above leave nothing that these constructors refuse.
+            Self::Normal { mean, deviation } => Normal::new(*mean, *deviation)
+                .map_or(whole(*mean), |normal| whole(normal.sample(random))),
+            Self::LogNormal { median, p95 } => {
+                let sigma = (p95 / median).ln() / Z95;
+                LogNormal::new(median.ln(), sigma)
+                    .map_or(whole(*median), |normal| whole(normal.sample(random)))
+            }
+            Self::Histogram(bars) => {
+                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
+                let mut left = random.random::<f64>() * sum;
+                for (tokens, weight) in bars {
+                    left -= weight;
+                    if left < 0.0 {
+                        return *tokens;
+                    }
+                }
+                bars.last().map_or(Tokens(1), |(tokens, _)| *tokens)
+            }
+        }
+    }
+
+    /// The expected length.
+    pub fn mean(&self) -> f64 {
+        match self {
+            Self::Fixed(tokens) => f64::from(tokens.0),
+            Self::Normal { mean, .. } => *mean,
+            Self::LogNormal { median, p95 } => {
+                let sigma = (p95 / median).ln() / Z95;
+                median * (sigma * sigma / 2.0).exp()
+            }
+            Self::Histogram(bars) => {
+                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
+                bars.iter().map(|(tokens, weight)| f64::from(tokens.0) * weight).sum::<f64>() / sum
+            }
+        }
+    }
+}
+
+/// How the distances between requests of an open loop are distributed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arrivals {
+    /// All the same.
+    Constant,
+    /// Independent of each other.
+    Poisson,
+    /// In bursts.
+    Gamma {
+        /// Standard deviation of a distance relative to its mean; 1 is Poisson.
+        variation: f64,
+    },
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// Users, each of whom asks again after the answer and a pause.
+    ClosedLoop {
+        /// How many.
+        users: u32,
+        /// The pause.
+        think: Nanos,
+    },
+    /// Requests that come however long the answers take.
+    OpenLoop {
+        /// Requests a second on average; with several turns, conversations a second.
+        per_second: f64,
+        /// How they come.
+        arrivals: Arrivals,
+        /// The pause before a further turn.
+        think: Nanos,
+    },
+    /// Requests as somebody recorded them; lengths and limits come with them.
+    Trace(Vec<Recorded>),
+}
+
+/// Where a plan ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// After so many requests.
+    Requests(u32),
+    /// No request starts later.
+    Time(Nanos),
+}
+
+/// A request of a trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recorded {
+    /// After the trace's start.
+    pub start: Nanos,
+    /// Its prompt.
+    pub prompt_tokens: Tokens,
+    /// Its answer.
+    pub new_tokens: Tokens,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Who asks.
+    pub source: Source,
+    /// How long a person's part of a prompt is.
+    pub prompt: Length,
+    /// How long answers are.
+    pub answer: Length,
+    /// Requests of a conversation, each with all before in its prompt.
+    pub turns: u32,
+    /// The longest prompt with its answer; conversations start anew before they pass it.
+    pub context: Tokens,
+    /// Where it ends.
+    pub limit: Limit,
+}
+
+/// A request to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Planned {
+    /// Not before this, after the plan's start.
+    pub start: Nanos,
+    /// The request, by its place in the plan, that must have ended before.
+    pub after: Option<u32>,
+    /// The pause between that end and this start.
+    pub think: Nanos,
+    /// Left out where it could not start by then.
+    pub latest: Option<Nanos>,
+    /// Its prompt, with the conversation before.
+    pub prompt_tokens: Tokens,
+    /// Of these, tokens that the turn before already had in its prompt or answer.
+    pub repeated_tokens: Tokens,
+    /// Its answer.
+    pub new_tokens: Tokens,
+}
+
+/// A named shape of requests. The numbers are assumptions, stated so that they can be argued with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Preset {
+    /// As flags and scenarios spell it.
+    pub name: &'static str,
+    /// What it stands for and why these numbers.
+    pub basis: &'static str,
+    prompt: (f64, f64),
+    answer: (f64, f64),
+    /// Requests of a conversation or chain.
+    pub turns: u32,
+    /// The pause before a further one.
+    pub think: Nanos,
+}
+
+/// Shapes of requests.
+pub const PRESETS: [Preset; 4] = [
+    Preset {
+        name: "chat",
+        basis: "assumed: people write 80 tokens (one in twenty 800), read an answer of 250 for \
+                half a minute and ask on, four times",
+        prompt: (80.0, 800.0),
+        answer: (250.0, 900.0),
+        turns: 4,
+        think: Nanos(30_000_000_000),
+    },
+    Preset {
+        name: "rag",
+        basis: "assumed: a question with five passages of 600 tokens, one answer of 200",
+        prompt: (3000.0, 6000.0),
+        answer: (200.0, 500.0),
+        turns: 1,
+        think: Nanos(0),
+    },
+    Preset {
+        name: "coding-agent",
+        basis: "assumed: a chain of twenty calls half a second apart, each adding 700 tokens of \
+                tool output and generating 120",
+        prompt: (700.0, 5000.0),
+        answer: (120.0, 800.0),
+        turns: 20,
+        think: Nanos(500_000_000),
+    },
+    Preset {
+        name: "batch-summary",
+        basis: "assumed: documents of 4,000 tokens (one in twenty 16,000), summaries of 300",
+        prompt: (4000.0, 16_000.0),
+        answer: (300.0, 600.0),
+        turns: 1,
+        think: Nanos(0),
+    },
+];
+
+impl Preset {
+    /// The preset of that name, or an error with the nearest and all known.
+    pub fn find(name: &str) -> anyhow::Result<Self> {
+        let known = PRESETS.iter().find(|preset| preset.name == name).copied();
+        known.with_context(|| {
+            let names = PRESETS.map(|preset| preset.name);
+            let like = |known: &&str| (strsim::jaro_winkler(known, name) * 1e6) as u32;
+            let near = names.into_iter().max_by_key(|known| like(known)).unwrap_or_default();
+            format!("unknown workload '{name}'; did you mean '{near}'? Known: {}", names.join(", "))
+        })
+    }
+
+    /// The lengths of prompts.
+    pub fn prompt(&self) -> Length {
+        Length::LogNormal { median: self.prompt.0, p95: self.prompt.1 }
+    }
+
+    /// The lengths of answers.
+    pub fn answer(&self) -> Length {
+        Length::LogNormal { median: self.answer.0, p95: self.answer.1 }
+    }
+}
+
+impl Workload {
+    /// The requests, from `seed` alone.
+    pub fn plan(&self, seed: u64) -> anyhow::Result<Vec<Planned>> {
+        self.check()?;
+        let mut plan = Plan {
+            workload: self,
+            random: Xoshiro256PlusPlus::seed_from_u64(seed),
+            requests: Vec::new(),
+        };
+        match &self.source {
+            Source::Trace(recorded) => plan.replay(recorded),
+            Source::ClosedLoop { users, think } => plan.closed(*users, *think),
+            Source::OpenLoop { per_second, arrivals, think } => {
+                plan.open(*per_second, *arrivals, *think)
+            }
+        }
+        Ok(plan.requests)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.prompt.check().context("prompts")?;
+        self.answer.check().context("answers")?;
+        if self.turns == 0 || self.context.0 < 2 {
+            bail!("a conversation needs at least one turn and a context of two tokens");
+        }
+        match &self.source {
+            Source::ClosedLoop { users: 0, .. } => bail!("a closed loop needs a user"),
+            Source::ClosedLoop { .. } if matches!(self.limit, Limit::Time(_)) => {
+                // How many requests fit is not known before: the plan has room for fast engines.
+                Ok(())
+            }
+            Source::OpenLoop { per_second, arrivals, .. } => {
+                if !(*per_second > 0.0 && per_second.is_finite()) {
+                    bail!("an open loop needs a rate above 0");
+                }
+                match arrivals {
+                    Arrivals::Gamma { variation }
+                        if !(*variation > 0.0 && variation.is_finite()) =>
+                    {
+                        bail!("gamma arrivals need a variation above 0")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Plan<'a> {
+    workload: &'a Workload,
+    random: Xoshiro256PlusPlus,
+    requests: Vec<Planned>,
+}
+
+impl Plan<'_> {
+    /// The most requests and the latest start.
+    fn bounds(&self) -> (usize, Option<Nanos>) {
+        match self.workload.limit {
+            Limit::Requests(most) => ((most as usize).min(MOST), None),
+            Limit::Time(latest) => (MOST, Some(latest)),
+        }
+    }
+
+    fn replay(&mut self, recorded: &[Recorded]) {
+        let (most, latest) = self.bounds();
+        let start = recorded.iter().map(|row| row.start.0).min().unwrap_or(0);
+        let mut rows = recorded.to_vec();
+        rows.sort_by_key(|row| row.start);
+        for row in rows.into_iter().take(most) {
+            let at = Nanos(row.start.0 - start);
+            if latest.is_some_and(|latest| at > latest) {
+                break;
+            }
+            self.requests.push(Planned {
+                start: at,
+                after: None,
+                think: Nanos(0),
+                latest,
+                prompt_tokens: row.prompt_tokens,
+                repeated_tokens: Tokens(0),
+                new_tokens: row.new_tokens,
+            });
+        }
+    }
+
+    /// Each user is a chain of requests, so that none waits for another user.
+    fn closed(&mut self, users: u32, think: Nanos) {
+        let (most, latest) = self.bounds();
+        // With a limit by time: as many as 1,000 answers a second for each user.
+        let most = latest.map_or(most, |latest| {
+            let each = (latest.seconds() * 1000.0).ceil().max(1.0) as usize;
+            each.saturating_mul(users as usize).min(100_000)
+        });
+        let mut last: Vec<Option<Conversation>> = vec![None; users as usize];
+        'all: loop {
+            for user in &mut last {
+                if self.requests.len() >= most {
+                    break 'all;
+                }
+                let before = *user;
+                let continued = before.filter(|talk| talk.turns < self.workload.turns);
+                let (planned, talk) = self.turn(continued);
+                let place = self.requests.len() as u32;
+                self.requests.push(Planned {
+                    after: before.map(|talk| talk.last),
+                    think: if before.is_some() { think } else { Nanos(0) },
+                    latest,
+                    ..planned
+                });
+                *user = Some(Conversation { last: place, ..talk });
+            }
+        }
+    }
+
+    fn open(&mut self, per_second: f64, arrivals: Arrivals, think: Nanos) {
+        let (most, latest) = self.bounds();
+        let mut at = 0.0;
+        while self.requests.len() < most {
+            at += self.distance(per_second, arrivals);
+            let start = Nanos::from_seconds(at);
+            if latest.is_some_and(|latest| start > latest) {
+                break;
+            }
+            let mut talk: Option<Conversation> = None;
+            for _ in 0..self.workload.turns {
+                if self.requests.len() >= most {
+                    break;
+                }
+                let (planned, next) = self.turn(talk);
+                let place = self.requests.len() as u32;
+                self.requests.push(Planned {
+                    start,
+                    after: talk.map(|talk| talk.last),
+                    think: if talk.is_some() { think } else { Nanos(0) },
+                    latest,
+                    ..planned
+                });
+                talk = Some(Conversation { last: place, ..next });
+            }
+        }
+    }
+
+    fn distance(&mut self, per_second: f64, arrivals: Arrivals) -> f64 {
+        let mean = 1.0 / per_second;
+        match arrivals {
+            Arrivals::Constant => mean,
+            Arrivals::Poisson => {
+                Exp::new(per_second).map_or(mean, |exp| exp.sample(&mut self.random))
+            }
+            Arrivals::Gamma { variation } => {
+                // Shape 1 / variation² and scale mean × variation² have this mean and variation.
+                let shape = 1.0 / (variation * variation);
+                Gamma::new(shape, mean / shape).map_or(mean, |gamma| gamma.sample(&mut self.random))
+            }
+        }
+    }
+
+    /// The next request of a conversation, or the first of a new one.
+    fn turn(&mut self, before: Option<Conversation>) -> (Planned, Conversation) {
+        let context = self.workload.context.0;
+        let new_tokens = self.workload.answer.draw(&mut self.random).0.min(context - 1);
+        let own = self.workload.prompt.draw(&mut self.random).0;
+        let before = before.filter(|talk| talk.tokens.saturating_add(own) <= context - new_tokens);
+        let repeated = before.map_or(0, |talk| talk.tokens);
+        let prompt = (repeated.saturating_add(own)).min(context - new_tokens);
+        let planned = Planned {
+            start: Nanos(0),
+            after: None,
+            think: Nanos(0),
+            latest: None,
+            prompt_tokens: Tokens(prompt),
+            repeated_tokens: Tokens(repeated),
+            new_tokens: Tokens(new_tokens),
+        };
+        let turns = before.map_or(0, |talk| talk.turns) + 1;
+        (planned, Conversation { turns, tokens: prompt + new_tokens, last: 0 })
+    }
+}
+
+/// A conversation so far.
+#[derive(Clone, Copy, Debug)]
+struct Conversation {
+    turns: u32,
+    tokens: u32,
+    last: u32,
+}
+
+/// A line of a Mooncake trace: <https://github.com/kvcache-ai/Mooncake>, times in milliseconds.
+#[derive(Deserialize)]
+struct MooncakeLine {
+    timestamp: f64,
+    input_length: u32,
+    output_length: u32,
+}
+
+/// A row of a CSV trace.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CsvLine {
+    arrival_s: f64,
+    prompt_tokens: u32,
+    new_tokens: u32,
+}
+
+/// Reads a trace: Mooncake's JSON lines, or CSV with `arrival_s,prompt_tokens,new_tokens`. Errors
+/// name the line.
+pub fn read_trace(text: &str) -> anyhow::Result<Vec<Recorded>> {
+    let mut rows = Vec::new();
+    if text.trim_start().starts_with('{') {
+        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let row: MooncakeLine = serde_json::from_str(line)
+                .with_context(|| format!("line {}: no line of a Mooncake trace", i + 1))?;
+            let seconds = row.timestamp / 1e3;
+            rows.push(recorded(i + 1, seconds, row.input_length, row.output_length)?);
+        }
+    } else {
+        let mut reader =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+        for row in reader.deserialize() {
+            let row: CsvLine = row.context("no trace of arrival_s,prompt_tokens,new_tokens")?;
+            let line = rows.len() + 2;
+            rows.push(recorded(line, row.arrival_s, row.prompt_tokens, row.new_tokens)?);
+        }
+    }
+    if rows.is_empty() {
+        bail!("the trace has no request");
+    }
+    Ok(rows)
+}
+
+fn recorded(line: usize, seconds: f64, prompt: u32, answer: u32) -> anyhow::Result<Recorded> {
+    if !(0.0..=1e9).contains(&seconds) {
+        bail!("line {line}: a time of {seconds} s; times are at least 0");
+    }
+    if prompt == 0 || answer == 0 {
+        bail!("line {line}: {prompt} prompt tokens and {answer} new tokens; both must be above 0");
+    }
+    Ok(Recorded {
+        start: Nanos::from_seconds(seconds),
+        prompt_tokens: Tokens(prompt),
+        new_tokens: Tokens(answer),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(source: Source, limit: Limit) -> Workload {
+        Workload {
+            source,
+            prompt: Length::Fixed(Tokens(100)),
+            answer: Length::Fixed(Tokens(50)),
+            turns: 1,
+            context: Tokens(100_000),
+            limit,
+        }
+    }
+
+    fn open(arrivals: Arrivals, requests: u32) -> Vec<Planned> {
+        let source = Source::OpenLoop { per_second: 20.0, arrivals, think: Nanos(0) };
+        workload(source, Limit::Requests(requests)).plan(7).unwrap()
+    }
+
+    /// Mean and coefficient of variation of the distances between starts, in seconds.
+    fn distances(plan: &[Planned]) -> (f64, f64) {
+        let gaps: Vec<f64> =
+            plan.windows(2).map(|pair| (pair[1].start.0 - pair[0].start.0) as f64 / 1e9).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        (mean, variance.sqrt() / mean)
+    }
+
+    #[test]
+    fn arrivals_have_their_rate_and_their_variation() {
+        for (arrivals, expected) in [
+            (Arrivals::Constant, 0.0),
+            (Arrivals::Poisson, 1.0),
+            (Arrivals::Gamma { variation: 2.5 }, 2.5),
+            (Arrivals::Gamma { variation: 0.3 }, 0.3),
+        ] {
+            let (mean, variation) = distances(&open(arrivals, 50_000));
+            assert!((mean * 20.0 - 1.0).abs() < 0.04, "{arrivals:?}: mean {mean}");
+            assert!((variation - expected).abs() < 0.06 * (1.0 + expected), "{variation}");
+        }
+    }
+
+    #[test]
+    fn lengths_have_the_quantiles_that_they_were_given() {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
+        let length = Length::LogNormal { median: 800.0, p95: 4000.0 };
+        let mut drawn: Vec<u32> = (0..40_000).map(|_| length.draw(&mut random).0).collect();
+        drawn.sort_unstable();
+        assert!((f64::from(drawn[20_000]) / 800.0 - 1.0).abs() < 0.03, "{}", drawn[20_000]);
+        assert!((f64::from(drawn[38_000]) / 4000.0 - 1.0).abs() < 0.05, "{}", drawn[38_000]);
+        let mean = drawn.iter().map(|&n| f64::from(n)).sum::<f64>() / 40_000.0;
+        assert!((mean / length.mean() - 1.0).abs() < 0.03, "{mean} {}", length.mean());
+        let bars = Length::Histogram(vec![(Tokens(10), 3.0), (Tokens(90), 1.0)]);
+        let long = (0..40_000).filter(|_| bars.draw(&mut random).0 == 90).count();
+        assert!((long as f64 / 10_000.0 - 1.0).abs() < 0.05, "{long}");
+        assert_eq!(bars.mean(), 30.0);
+    }
+
+    #[test]
+    fn a_user_of_a_closed_loop_is_a_chain() {
+        let source = Source::ClosedLoop { users: 3, think: Nanos(5) };
+        let plan = workload(source, Limit::Requests(8)).plan(1).unwrap();
+        let after: Vec<_> = plan.iter().map(|request| request.after).collect();
+        assert_eq!(after, [None, None, None, Some(0), Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!((plan[0].think, plan[3].think), (Nanos(0), Nanos(5)));
+    }
+
+    #[test]
+    fn a_turn_has_all_turns_before_in_its_prompt() {
+        let source =
+            Source::OpenLoop { per_second: 1.0, arrivals: Arrivals::Constant, think: Nanos(9) };
+        let plan = Workload { turns: 3, ..workload(source, Limit::Requests(6)) }.plan(1).unwrap();
+        let prompts: Vec<_> = plan.iter().map(|request| request.prompt_tokens.0).collect();
+        assert_eq!(prompts, [100, 250, 400, 100, 250, 400]);
+        assert_eq!(plan[2].repeated_tokens, Tokens(300));
+        assert_eq!((plan[2].after, plan[3].after), (Some(1), None));
+    }
+
+    #[test]
+    fn a_conversation_never_outgrows_its_context() {
+        let source = Source::ClosedLoop { users: 2, think: Nanos(0) };
+        let plan = Workload {
+            turns: 50,
+            context: Tokens(1000),
+            prompt: Length::LogNormal { median: 200.0, p95: 3000.0 },
+            ..workload(source, Limit::Requests(500))
+        };
+        for request in plan.plan(3).unwrap() {
+            assert!(request.prompt_tokens.0 + request.new_tokens.0 <= 1000, "{request:?}");
+            assert!(request.prompt_tokens.0 >= 1 && request.new_tokens.0 >= 1);
+            assert!(request.repeated_tokens.0 < request.prompt_tokens.0);
+        }
+    }
+
+    #[test]
+    fn a_limit_by_time_is_the_latest_start() {
+        let limit = Limit::Time(Nanos(2_000_000_000));
+        let source =
+            Source::OpenLoop { per_second: 10.0, arrivals: Arrivals::Constant, think: Nanos(0) };
+        let plan = workload(source, limit).plan(1).unwrap();
+        assert!((19..=20).contains(&plan.len()), "{}", plan.len());
+        assert!(plan.iter().all(|request| request.latest == Some(Nanos(2_000_000_000))));
+    }
+
+    #[test]
+    fn both_forms_of_a_trace_say_the_same() {
+        let csv = "arrival_s,prompt_tokens,new_tokens\n5.5,100,20\n 6.0, 7, 8\n";
+        let jsonl = "{\"timestamp\": 5500, \"input_length\": 100, \"output_length\": 20, \
+                     \"hash_ids\": [1]}\n{\"timestamp\": 6000, \"input_length\": 7, \
+                     \"output_length\": 8, \"hash_ids\": []}\n";
+        let rows = read_trace(csv).unwrap();
+        assert_eq!(rows, read_trace(jsonl).unwrap());
+        let plan = workload(Source::Trace(rows), Limit::Requests(10)).plan(1).unwrap();
+        assert_eq!((plan[0].start, plan[1].start), (Nanos(0), Nanos(500_000_000)));
+    }
+
+    #[test]
+    fn a_bad_line_of_a_trace_is_named() {
+        let error = |text: &str| format!("{:#}", read_trace(text).unwrap_err());
+        let head = "arrival_s,prompt_tokens,new_tokens\n";
+        assert!(error(&format!("{head}1,2,3\n-1,2,3\n")).contains("line 3"));
+        assert!(error(&format!("{head}1,0,3\n")).contains("line 2"));
+        assert!(error(&format!("{head}1,x,3\n")).contains("line: 2"));
+        assert!(error("{\"timestamp\": 1}\n").contains("line 1"));
+        assert!(error("").contains("no request"));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_plan() {
+        assert_eq!(open(Arrivals::Poisson, 100), open(Arrivals::Poisson, 100));
+        let preset = Preset::find("chat").unwrap();
+        assert!(preset.prompt().check().is_ok() && preset.answer().check().is_ok());
+        assert!(Preset::find("chatt").unwrap_err().to_string().contains("'chat'"));
+    }
+}
