@@ -105,6 +105,17 @@ pub struct Record {
     pub itl_ns_p99: Option<f64>,
     pub itl_ns_max: Option<f64>,
     pub stalls: Option<u64>,
+    // under load
+    pub ttft_ns_p95: Option<f64>,
+    pub ttft_ns_p99: Option<f64>,
+    pub slo_attainment: Option<f64>,
+    pub slo_attainment_low: Option<f64>,
+    pub goodput_per_s: Option<f64>,
+    pub client_lag_ns_p99: Option<f64>,
+    // what a server says of itself
+    pub server_prompt_ns_median: Option<f64>,
+    pub server_decode_ns_median: Option<f64>,
+    pub cached_share_median: Option<f64>,
     // loading
     pub load_cold_ns: Option<u64>,
     pub load_warm_ns: Option<u64>,

@@ -10,12 +10,12 @@ use crate::record::{Outcome, Record, Trial};
 use crate::runner::child::{Child, Failure, unexpected};
 use crate::runner::protocol::{Event, Job, Sample};
 use crate::runner::{Fault, LoadReport, Model, Schedule, Version};
-use crate::scenario::Load;
+use crate::scenario::{Arrivals, Load, Slo};
 use crate::stats::Summary;
 use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
 use super::prompts::{self, Shape};
-use super::summary;
+use super::{load, summary};
 
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
@@ -56,6 +56,10 @@ pub struct Subject {
     pub row: Record,
     /// Bytes that one token of generation reads, where the shape is known.
     pub bytes_per_token: Option<u64>,
+    /// The objective that requests have to meet.
+    pub slo: Option<Slo>,
+    /// How requests of a rate come.
+    pub arrivals: Option<Arrivals>,
     /// Whether to time a load from a cold page cache first.
     pub cold_load: bool,
 }
@@ -257,7 +261,15 @@ impl Lane {
 
     fn trial(&mut self, number: u32, warmup: bool, stopping: &Stopping) {
         let case = &self.subject.case;
-        let requests = prompts::requests(case.seed, number, case.requests, self.shape());
+        let mut requests = prompts::requests(case.seed, number, case.requests, self.shape());
+        let starts = case.seed.wrapping_add(u64::from(number));
+        let arrivals = self.subject.arrivals;
+        if let Err(error) = load::set_starts(&mut requests, case.load, arrivals, starts) {
+            let failure = Failure::Reported(Fault::Failed, format!("{error:#}"));
+            self.fail(&failure);
+            self.stop();
+            return;
+        }
         if number == stopping.warmup {
             self.record.token_hash = Some(prompts::token_hash(&requests));
         }
@@ -314,6 +326,8 @@ impl Lane {
             self.record.outcome = Outcome::Measured;
         }
         summary::fill(&mut self.record, &self.trials, self.subject.bytes_per_token);
+        let slo = self.subject.slo.as_ref();
+        self.marks.extend(load::fill(&mut self.record, &self.trials, slo, &mut self.absent));
         if let Some(observed) = &self.observed {
             self.marks.extend(observed.marks());
             summary::fill_observed(&mut self.record, observed, idle, &mut self.absent);

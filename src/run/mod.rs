@@ -1,5 +1,6 @@
 //! A case to its record: weights, child, time limits, trials, statistics, resume.
 
+pub mod load;
 pub mod measure;
 pub mod prompts;
 pub mod servers;
@@ -176,6 +177,8 @@ fn subject(
     Subject {
         program,
         environment,
+        slo: scenario.slo,
+        arrivals: scenario.workload.as_ref().and_then(|workload| workload.arrivals),
         model,
         vocabulary,
         bytes_per_token: own.and_then(|_| weights::bytes_per_token(&case)).map(|b| b.0),

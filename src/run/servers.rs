@@ -44,7 +44,7 @@ fn options(server: &Server) -> BTreeMap<&'static str, String> {
         ("model", server.model.clone()),
         ("key_env", server.api_key_env.clone()),
         ("args", args),
-        ("ready_seconds", server.ready.map(|t| t.seconds().to_string())),
+        ("ready_seconds", server.ready.map(|ready| ready.seconds().to_string())),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))

@@ -32,13 +32,15 @@ pub enum Mark {
     ClientLag,
     /// Pages of the mapped weights were read from disk inside a timed region.
     PagesNotResident,
+    /// A server's own clock and the client's differ by more than 3 %.
+    ServerClock,
     /// A time limit ended a trial.
     TimedOut,
 }
 
 impl Mark {
     /// All marks.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ClockThrottled,
         Self::ThermalThrottled,
         Self::PowerLimited,
@@ -50,6 +52,7 @@ impl Mark {
         Self::HarnessCpu,
         Self::ClientLag,
         Self::PagesNotResident,
+        Self::ServerClock,
         Self::TimedOut,
     ];
 
@@ -67,6 +70,7 @@ impl Mark {
             Self::HarnessCpu => "harness-cpu",
             Self::ClientLag => "client-lag",
             Self::PagesNotResident => "pages-not-resident",
+            Self::ServerClock => "server-clock",
             Self::TimedOut => "timed-out",
         }
     }
@@ -85,6 +89,7 @@ impl Mark {
             Self::HarnessCpu => "the harness took more than 1 % of the CPU time",
             Self::ClientLag => "requests started later than scheduled",
             Self::PagesNotResident => "weights were read from disk while the clock ran",
+            Self::ServerClock => "the server's own clock and the client's differ by more than 3 %",
             Self::TimedOut => "a time limit ended a trial",
         }
     }
