@@ -60,7 +60,8 @@ impl Alternative {
                     None if inputs.cached_share.is_zero() => price.input,
                     None => anyhow::bail!(
                         "no 'api_cached_usd_per_mtok' is known, and {} of the prompt tokens come \
-                         from a cache: set it, or 'cached_share' to 0",
+                         from a cache: set it (to the input price, where the provider's cache is \
+                         no cheaper), or 'cached_share' to 0",
                         crate::units::Share(super::number::Number::float(inputs.cached_share))
                     ),
                 };

@@ -15,6 +15,7 @@
 
 mod assumptions;
 mod break_even;
+mod claims;
 mod cloud;
 mod hybrid;
 mod inputs;
@@ -27,6 +28,7 @@ pub use assumptions::{Assumption, Assumptions, Basis};
 pub use break_even::{
     BreakEven, BreakEvenVolume, Comparison, Cumulative, MonthlyCost, PerMtok, compare, cumulative,
 };
+pub use claims::{Claim, Verdict, claims};
 pub use cloud::{Alternative, ApiPrice, at_full_load};
 pub use hybrid::{Hybrid, Routing, Task, cheapest, divide};
 pub use inputs::{Amount, Input, Inputs, Range, UnknownInput, check_bounds};

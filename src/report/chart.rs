@@ -203,10 +203,12 @@ impl Curves {
                     PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3))
                 });
         }
+        // Clear of the curves: costs rise to the right, break-even falls.
+        let below = if self.is_logarithmic { -18 } else { 9 };
         for mark in &self.marks {
             let label = EmptyElement::at(mark.at)
                 + Circle::new((0, 0), 5, BLACK.filled())
-                + Text::new(mark.label.clone(), (9, -18), ("sans-serif", 13).into_font());
+                + Text::new(mark.label.clone(), (9, below), ("sans-serif", 13).into_font());
             chart.draw_series([label]).map_err(said)?;
         }
         chart

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::cmd::run::Format;
 use crate::cost::{
-    Assumptions, BreakEven, BreakEvenVolume, Comparison, Draws, Input, Inputs, PRESETS, Range,
-    Swing, compare, cumulative, monte_carlo, tornado,
+    Assumptions, BreakEven, BreakEvenVolume, Comparison, Draws, Hybrid, Input, Inputs, PRESETS,
+    Range, Swing, compare, cumulative, monte_carlo, tornado,
 };
 use crate::report::chart::{Bar, Chart, Curves, Line, Mark, Tornado};
 use crate::report::{Report, Section, Table};
@@ -18,6 +18,7 @@ use crate::units::{ABSENT, Kilograms, Tokens, Usd, UsdPerMtok, grouped, or_absen
 
 use super::QuestionArgs;
 use super::question::{Context, Named};
+use super::split::{self, SplitArgs};
 
 /// One alternative, worked out.
 pub struct Worked {
@@ -29,6 +30,7 @@ pub struct Worked {
     pub swings: Vec<Swing>,
     pub draws: Draws,
     pub ranges: Vec<Range>,
+    pub hybrid: Option<Hybrid>,
 }
 
 /// A whole decision.
@@ -50,6 +52,7 @@ impl Answer {
         assumptions: &Assumptions,
         alternatives: Vec<Named>,
         args: &QuestionArgs,
+        split: &SplitArgs,
     ) -> anyhow::Result<Self> {
         let base = assumptions.inputs();
         let owning = compare(&base)?;
@@ -74,6 +77,7 @@ impl Answer {
                 comparison: compare(&inputs)?,
                 swings: tornado(&inputs, &ranges),
                 draws: monte_carlo(&inputs, &ranges, args.draws as usize, args.seed),
+                hybrid: split.divide(&inputs)?,
                 name: named.name,
                 source: named.source,
                 conflicts: named.conflicts,
@@ -145,6 +149,11 @@ impl Answer {
             if !worked.swings.is_empty() {
                 sections.push(swings(worked));
             }
+            if let Some(hybrid) = &worked.hybrid {
+                let (own, cloud) =
+                    (worked.comparison.owning.total(), worked.comparison.cloud_per_month);
+                sections.push(split::section(&worked.name, hybrid, own, cloud));
+            }
         }
         sections.push(self.rests_on());
         let title = format!("Owning {} for {}", self.machine, self.workload);
@@ -214,6 +223,9 @@ impl Answer {
         let mut notes = vec![
             "NPV: net present value of owning instead, over the life; its range is the 10th to \
              90th percentile of the draws."
+                .to_owned(),
+            "Prices are compared, not answers: whether a local model's answers do is not in these \
+             figures, nor whether the model fits the device (`bench fit`)."
                 .to_owned(),
         ];
         for worked in &self.alternatives {
@@ -426,6 +438,7 @@ impl Answer {
                     "name": worked.name, "source": worked.source, "conflicts": worked.conflicts,
                     "verdict": self.verdict(worked), "comparison": worked.comparison,
                     "tornado": worked.swings, "draws": worked.draws,
+                    "hybrid": worked.hybrid,
                 })
             })
             .collect();
@@ -620,6 +633,48 @@ pub fn inputs() -> Report {
     Report {
         title: String::new(),
         sections: vec![section("Inputs", table), section("Workloads", workloads)],
+    }
+}
+
+/// What articles claim, with our figures.
+pub fn claims(on: jiff::civil::Date, format: Format) -> anyhow::Result<()> {
+    let all = crate::cost::claims(on)?;
+    match format {
+        Format::Table | Format::Markdown => {
+            let mut table = Table::new(&["claim", "verdict", "our figure", "assumptions"]);
+            for claim in &all {
+                table.rows.push(vec![
+                    format!("{}: {}", claim.id, claim.claim),
+                    claim.verdict.to_string(),
+                    claim.figure.clone(),
+                    claim.assumptions.clone(),
+                ]);
+            }
+            let section = Section {
+                text: vec![format!(
+                    "Made by `bench cost claims --on {on}` from the catalogue's prices; no figure \
+                     here was measured by this project."
+                )],
+                table: Some(table),
+                ..Section::default()
+            };
+            let title = "Claims about the cost of local models".to_owned();
+            crate::cmd::prices::render(format, &Report { title, sections: vec![section] })
+        }
+        Format::Csv => {
+            let mut out = csv::Writer::from_writer(io::stdout().lock());
+            for claim in &all {
+                out.serialize(claim)?;
+            }
+            out.flush()?;
+            Ok(())
+        }
+        Format::Json => {
+            let mut out = io::stdout().lock();
+            serde_json::to_writer_pretty(&mut out, &all)?;
+            writeln!(out)?;
+            Ok(())
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod answer;
 mod question;
 mod ranking;
+mod split;
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,6 +30,15 @@ pub struct CostArgs {
 enum CostCommand {
     /// Rank several devices for one workload.
     Compare(ranking::CompareArgs),
+    /// Work out what articles claim about the cost of local models (reports/claims-roi.md).
+    Claims {
+        /// The day whose prices hold, as 2026-11-21; otherwise today.
+        #[arg(long, value_name = "DATE")]
+        on: Option<jiff::civil::Date>,
+        /// The form of the table.
+        #[arg(long, value_enum, default_value_t = Format::Markdown)]
+        format: Format,
+    },
     /// List every input with its unit, bounds and meaning, and the workloads with a name.
     Inputs,
 }
@@ -104,6 +114,8 @@ struct DecideArgs {
     /// Prompt tokens a second of one device; without it --tok-s includes the time for prompts.
     #[arg(long, value_name = "TOK/S", requires = "tok_s")]
     prompt_tok_s: Option<f64>,
+    #[command(flatten)]
+    split: split::SplitArgs,
     /// Writes the charts into this folder, as SVG and PNG.
     #[arg(long, value_name = "DIR")]
     charts: Option<PathBuf>,
@@ -118,6 +130,9 @@ pub fn run(args: &CostArgs) -> anyhow::Result<ExitCode> {
         Some(CostCommand::Compare(args)) => ranking::run(args)?,
         Some(CostCommand::Inputs) => {
             super::prices::render(Format::Table, &answer::inputs())?;
+        }
+        Some(CostCommand::Claims { on, format }) => {
+            answer::claims(on.unwrap_or_else(|| jiff::Zoned::now().date()), *format)?;
         }
         None => decide(&args.decide)?,
     }
@@ -139,13 +154,19 @@ fn decide(args: &DecideArgs) -> anyhow::Result<()> {
     }
     question::overrides(&mut assumptions, &args.question)?;
     question::check_machine(&assumptions)?;
-    let alternatives = context.alternatives(&args.question, &mut assumptions)?;
+    let alternatives = context.alternatives(&args.question, &assumptions)?;
     let name = device
         .map(ToOwned::to_owned)
         .or_else(|| context.scenario.as_ref().map(|s| s.name.clone()))
         .unwrap_or_else(|| "the machine".to_owned());
-    let answer =
-        answer::Answer::work_out(name, &context, &assumptions, alternatives, &args.question)?;
+    let answer = answer::Answer::work_out(
+        name,
+        &context,
+        &assumptions,
+        alternatives,
+        &args.question,
+        &args.split,
+    )?;
     answer.print(args.question.format)?;
     if let Some(folder) = &args.charts {
         fs::create_dir_all(folder)

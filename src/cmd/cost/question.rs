@@ -263,7 +263,7 @@ impl Context {
     pub fn alternatives(
         &self,
         args: &QuestionArgs,
-        all: &mut Assumptions,
+        all: &Assumptions,
     ) -> anyhow::Result<Vec<Named>> {
         let prices = self.scenario.as_ref().and_then(|s| s.prices.as_ref());
         let mut keys = args.against.clone();
@@ -273,8 +273,33 @@ impl Context {
         let inputs = all.inputs();
         let prompt = inputs.prompt_tokens.to_u64().unwrap_or(u64::MAX);
         let mut found = Vec::new();
+        let stated = |input| all.get(input).filter(|row| row.basis == Basis::Stated);
         for key in &keys {
-            found.push(self.api(key, prompt)?);
+            let mut named = self.api(key, prompt)?;
+            // What the list does not say the user can.
+            if let Alternative::Api(price) = &mut named.alternative {
+                let cached = stated(Input::api_cached_usd_per_mtok).map(|r| UsdPerMtok(r.likely));
+                price.cached = price.cached.or(cached);
+                let discount = stated(Input::api_batch_discount).map(|row| row.likely);
+                price.batch_discount = price.batch_discount.or(discount);
+            }
+            found.push(named);
+        }
+        if let (Some(input), Some(output)) =
+            (stated(Input::api_input_usd_per_mtok), stated(Input::api_output_usd_per_mtok))
+        {
+            found.push(Named {
+                name: "stated API prices".into(),
+                alternative: Alternative::Api(ApiPrice {
+                    input: UsdPerMtok(input.likely),
+                    cached: stated(Input::api_cached_usd_per_mtok).map(|r| UsdPerMtok(r.likely)),
+                    output: UsdPerMtok(output.likely),
+                    batch_discount: stated(Input::api_batch_discount).map(|row| row.likely),
+                }),
+                source: "--set".into(),
+                conflicts: Vec::new(),
+                spread: Vec::new(),
+            });
         }
         if let (Some(key), Some(tok_s)) = (&args.rent, args.rent_tok_s) {
             let quote = self.prices.gpu(key, self.today)?;
@@ -472,7 +497,9 @@ pub fn device(all: &mut Assumptions, word: &str, today: Date) -> anyhow::Result<
     match (list, street) {
         (Some((list, listed)), Some((street, seen))) => {
             let source = format!("street price {seen}; list price {} {listed}", Usd(list));
-            let range = (list.min(street), street, list.max(street));
+            // The price in shops has moved by more than this within months.
+            let most = list.max(street * Decimal::new(115, 2));
+            let range = (list.min(street), street, most);
             all.put(Input::device_usd, range, Basis::Listed, source)?;
         }
         (Some((usd, source)), None) | (None, Some((usd, source))) => {

@@ -84,7 +84,7 @@ fn work_out(
         );
     }
     let mut against = Vec::new();
-    for named in context.alternatives(args, &mut assumptions)? {
+    for named in context.alternatives(args, &assumptions)? {
         against.push((named.name, compare(&named.alternative.of(inputs)?)?));
     }
     let price = assumptions.get(crate::cost::Input::device_usd);
