@@ -90,10 +90,10 @@ fn sum_sizes<'a>(lines: impl Iterator<Item = &'a str>) -> BufferSizes {
     let mut sizes = BufferSizes::default();
     for line in lines {
         let Some((what, size)) = line.split_once("buffer size =") else { continue };
-        let Some(mib) = size.trim().strip_suffix("MiB").and_then(|s| s.trim().parse::<f64>().ok())
-        else {
-            continue;
-        };
+        // The dots of the loading progress may stand behind the unit.
+        let mut words = size.split_whitespace();
+        let (Some(number), Some("MiB")) = (words.next(), words.next()) else { continue };
+        let Ok(mib) = number.parse::<f64>() else { continue };
         let sum = match what.split_whitespace().last() {
             Some("model") => &mut sizes.weights,
             Some("KV" | "RS" | "state") => &mut sizes.kv,
@@ -132,7 +132,7 @@ mod tests {
     fn buffer_sizes_are_summed_over_devices() {
         let lines = [
             "load_tensors:   CPU_Mapped model buffer size =   100.00 MiB\n",
-            "load_tensors:   CPU_REPACK model buffer size =    28.50 MiB\n",
+            "load_tensors:   CPU_REPACK model buffer size =    28.50 MiB\n......\n",
             "llama_kv_cache:        CPU KV buffer size =    56.00 MiB\n",
             "sched_reserve:        CPU compute buffer size =   300.75 MiB\n",
             "llama_context:        CPU  output buffer size =     0.58 MiB\n",
