@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure the cases of a scenario on this machine.
     Run(cmd::run::RunArgs),
+    /// Print the tables of results, or put them into a document.
+    Report(cmd::report::ReportArgs),
     /// Show what this machine is, what can be measured on it, and what to put right first.
     Doctor(cmd::doctor::DoctorArgs),
     /// Say which models fit on which machines, and how fast they are there.

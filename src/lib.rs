@@ -51,8 +51,8 @@ mod tests {
         (
             "run",
             &[
-                "cases", "catalog", "fit", "host", "metrics", "model", "record", "runner",
-                "scenario", "stats", "watch",
+                "capacity", "cases", "catalog", "fit", "host", "metrics", "model", "record",
+                "runner", "scenario", "stats", "watch",
             ],
         ),
         ("report", &["capacity", "compare", "cost", "fit", "record", "stats"]),

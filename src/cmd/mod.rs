@@ -11,6 +11,7 @@ pub mod model;
 pub mod models;
 pub mod prices;
 pub mod recommend;
+pub mod report;
 pub mod run;
 pub mod selfcheck;
 
@@ -25,6 +26,7 @@ use crate::scenario::Known;
 pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Fit(args) => fit::run(args),
         Command::Devices(args) => devices::run(args),

@@ -95,6 +95,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         host: label,
         threads: threads(&host),
         memory: memory_for_engines(&host),
+        all_memory: Bytes(host.memory.total.0 + gpu_memory(&host).0),
         runners: runners_dir(),
         cache: cache::dir()?,
     };
@@ -143,7 +144,7 @@ pub(super) fn runners_dir() -> PathBuf {
 
 /// Memory that the engines of one point may take together: with GPUs theirs, else the machine's.
 fn memory_for_engines(host: &Host) -> Bytes {
-    let gpus: u64 = host.gpus.iter().filter_map(|g| g.memory).map(|b| b.0).sum();
+    let gpus = gpu_memory(host).0;
     let memory = if gpus > 0 { gpus.min(host.memory.total.0) } else { host.memory.total.0 };
     // A fifth is left for caches, buffers and the system.
     Bytes(memory / 5 * 4)
@@ -152,6 +153,10 @@ fn memory_for_engines(host: &Host) -> Bytes {
 /// Threads of an engine where the scenario does not say: the physical cores that may be used.
 fn threads(host: &Host) -> u32 {
     host.cpu.physical_cores.unwrap_or(host.cpu.usable_threads).min(host.cpu.usable_threads)
+}
+
+fn gpu_memory(host: &Host) -> Bytes {
+    Bytes(host.gpus.iter().filter_map(|g| g.memory).map(|b| b.0).sum())
 }
 
 fn found(host: &Host) -> FoundHost {

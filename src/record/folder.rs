@@ -35,23 +35,25 @@ impl Folder {
     /// exists already, a number is added to it.
     pub fn create(root: &Path, name: &str, scenario: &str, host: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(root).with_context(|| format!("cannot make '{}'", root.display()))?;
+        // Filled under another name: who sees the folder sees all its files. And a folder that
+        // cannot be written shows before the first trial.
+        let draft = tempfile::Builder::new()
+            .prefix(".bench-")
+            .tempdir_in(root)
+            .with_context(|| format!("cannot write in '{}'", root.display()))?;
+        let mut folder = Self { path: draft.path().to_owned(), records: Vec::new() };
+        write_whole(&folder.path.join("scenario.toml"), scenario.as_bytes())?;
+        write_whole(&folder.path.join("host.toml"), host.as_bytes())?;
+        write_whole(&folder.samples_path(), b"")?;
+        folder.write_records()?;
+        make_shared(draft.path())?;
         for number in 1..1000 {
             let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
             let path = root.join(name);
-            match fs::create_dir(&path) {
-                Ok(()) => {
-                    let folder = Self { path, records: Vec::new() };
-                    write_whole(&folder.path.join("scenario.toml"), scenario.as_bytes())?;
-                    write_whole(&folder.path.join("host.toml"), host.as_bytes())?;
-                    // Opened before the first trial: a folder that cannot be written shows now.
-                    folder.write_records()?;
-                    write_whole(&folder.samples_path(), b"")?;
-                    return Ok(folder);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot make '{}'", path.display()));
-                }
+            if !path.exists() && fs::rename(draft.path(), &path).is_ok() {
+                let _ = draft.keep();
+                folder.path = path;
+                return Ok(folder);
             }
         }
         bail!("'{}' has a thousand folders named '{name}'; remove some", root.display())
@@ -149,6 +151,19 @@ pub fn write_whole(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     file.write_all(text).and_then(|()| file.as_file().sync_all()).with_context(context)?;
     set_readable(file.as_file()).with_context(context)?;
     file.persist(path).map_err(|e| e.error).with_context(context)?;
+    Ok(())
+}
+
+/// Temporary folders are private; results are to be shared.
+#[cfg(unix)]
+fn make_shared(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot open '{}' to readers", folder.display()))
+}
+
+#[cfg(not(unix))]
+fn make_shared(_: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 

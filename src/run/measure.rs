@@ -106,7 +106,7 @@ pub fn measure(
     let mut lanes: Vec<_> = subjects.into_iter().map(Lane::new).collect();
     // A cold load needs the machine for itself, and the file mapped by nobody.
     for lane in &mut lanes {
-        if lane.subject.cold_load {
+        if lane.subject.cold_load && lane.is_open() {
             progress(Step::Loading(&lane.subject.case));
             lane.load_cold(stopping);
         }
@@ -169,6 +169,7 @@ impl Lane {
     fn new(subject: Subject) -> Self {
         let mut record = subject.row.clone();
         match (&subject.program, &subject.model) {
+            _ if record.reason.is_some() => {}
             (Err(reason), _) => {
                 record.outcome = Outcome::NotInstalled;
                 record.reason = Some(reason.clone());

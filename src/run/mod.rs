@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::cases::Case;
 use crate::catalog::models;
-use crate::record::{Folder, Record};
+use crate::record::{Folder, Outcome, Record};
 use crate::runner::locate;
 use crate::scenario::{Load, Scenario, Weights as Source};
 use crate::units::Bytes;
@@ -35,6 +35,9 @@ pub struct Conditions {
     pub threads: u32,
     /// Memory in which the engines of a point must fit together to be measured in turn.
     pub memory: Bytes,
+    /// All memory that weights can lie in, the GPUs' included: what is expected to need more is not
+    /// started where the scenario sets no limit of its own.
+    pub all_memory: Bytes,
     /// Where runners that `bench setup` installed lie.
     pub runners: PathBuf,
     /// Where synthetic weights and downloads are kept.
@@ -80,13 +83,20 @@ pub fn run(
             // Cases that were not reached have no row: --resume goes on with them.
             return Ok(());
         }
-        let attached = |case: &Case| servers::is_attached(scenario, &case.engine);
-        let found = if point.iter().all(attached) {
-            Err("the server has weights of its own".to_owned())
-        } else {
+        let limit = scenario.limits.memory.unwrap_or(conditions.all_memory);
+        // Weights that nobody would load are not made: they can fill a disk.
+        let wants_weights = |case: &Case| {
+            let server = servers::is_server(scenario, &case.engine);
+            !servers::is_attached(scenario, &case.engine)
+                && runner(scenario, case, conditions).is_some()
+                && (server || too_large(case, limit).is_none())
+        };
+        let found = if point.iter().any(wants_weights) {
             weights::resolve(scenario, &point[0], &conditions.cache, &mut |done, all| {
                 progress(Progress::Weights(&point[0], done, all));
             })
+        } else {
+            Err("no case of this point needs weights of ours".to_owned())
         };
         let subjects: Vec<_> = point
             .iter()
@@ -137,9 +147,10 @@ fn subject(
     let mut case = case.clone();
     case.settings.threads.get_or_insert(conditions.threads);
     let served = servers::is_server(scenario, &case.engine);
-    let engine = if served { servers::CLIENT } else { &case.engine };
-    let program = locate::locate(engine, &conditions.runners)
-        .ok_or_else(|| format!("the runner is missing; type: {}", locate::remedy(engine)));
+    let program = runner(scenario, &case, conditions).ok_or_else(|| {
+        let remedy = locate::remedy(runner_name(scenario, &case));
+        format!("the runner is missing; type: {remedy}")
+    });
     let environment =
         if served { servers::environment(scenario, &case.engine) } else { Vec::new() };
     let attached = servers::is_attached(scenario, &case.engine);
@@ -154,7 +165,7 @@ fn subject(
         Ok(weights) => weights.vocabulary,
         Err(_) => models::find(&case.model).map_or(0, |spec| spec.vocab),
     };
-    let row = Record {
+    let mut row = Record {
         case_id: case.id.to_string(),
         scenario: scenario.name.clone(),
         engine: case.engine.clone(),
@@ -174,6 +185,11 @@ fn subject(
         model_sha256: own.and_then(|w| w.sha256.clone()),
         ..Record::default()
     };
+    let limit = scenario.limits.memory.unwrap_or(conditions.all_memory);
+    if let Some(reason) = too_large(&case, limit).filter(|_| !served) {
+        row.outcome = Outcome::OutOfMemory;
+        row.reason = Some(reason);
+    }
     Subject {
         program,
         environment,
@@ -186,6 +202,21 @@ fn subject(
         cold_load: cold_load && matches!(case.load, Load::Batch(_)),
         case,
     }
+}
+
+/// The name of the runner of a case's engine: all servers have one client.
+fn runner_name<'a>(scenario: &Scenario, case: &'a Case) -> &'a str {
+    if servers::is_server(scenario, &case.engine) { servers::CLIENT } else { &case.engine }
+}
+
+fn runner(scenario: &Scenario, case: &Case, conditions: &Conditions) -> Option<PathBuf> {
+    locate::locate(runner_name(scenario, case), &conditions.runners)
+}
+
+/// Why a case is not started: it could take the machine down.
+fn too_large(case: &Case, limit: Bytes) -> Option<String> {
+    let expected = weights::expected_memory(case).filter(|expected| *expected > limit)?;
+    Some(format!("expected to need {expected} of {limit}; limits.memory can raise the limit"))
 }
 
 /// Where weights come from, without the folders of a path: they can name a person.
