@@ -5,6 +5,8 @@ use std::io;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement};
 
+use crate::units::ABSENT;
+
 use super::{Render, Report, Table};
 
 /// Renders for a terminal.
@@ -16,6 +18,7 @@ pub struct Terminal {
 
 impl Render for Terminal {
     fn render(&self, report: &Report, out: &mut dyn io::Write) -> io::Result<()> {
+        let width = self.width.or_else(|| comfy_table::Table::new().width()).map(usize::from);
         if !report.title.is_empty() {
             writeln!(out, "{}\n", printable(&report.title))?;
         }
@@ -24,19 +27,31 @@ impl Render for Terminal {
                 writeln!(out, "{}", printable(&section.heading))?;
             }
             for line in &section.text {
-                writeln!(out, "{}", printable(line))?;
+                paragraph(line, width, out)?;
             }
             if let Some(table) = &section.table {
-                writeln!(out, "{}", self.table(table))?;
+                let drawn = self.table(table);
+                let natural = drawn.column_max_content_widths();
+                let needed: usize = natural.iter().map(|w| usize::from(*w) + 1).sum();
+                match width {
+                    // Cells broken over many lines cannot be read: rows become paragraphs.
+                    Some(width) if needed > width && table.columns.len() > MOST_WRAPPED => {
+                        cards(table, width, out)?;
+                    }
+                    _ => writeln!(out, "{drawn}")?,
+                }
             }
             for line in &section.notes {
-                writeln!(out, "{}", printable(line))?;
+                paragraph(line, width, out)?;
             }
             writeln!(out)?;
         }
         Ok(())
     }
 }
+
+/// Up to so many columns a table that is too wide is still readable with its cells wrapped.
+const MOST_WRAPPED: usize = 4;
 
 impl Terminal {
     fn table(&self, table: &Table) -> comfy_table::Table {
@@ -62,6 +77,35 @@ impl Terminal {
     }
 }
 
+fn paragraph(text: &str, width: Option<usize>, out: &mut dyn io::Write) -> io::Result<()> {
+    let text = printable(text);
+    match width {
+        Some(width) => writeln!(out, "{}", textwrap::fill(&text, width)),
+        None => writeln!(out, "{text}"),
+    }
+}
+
+/// Each row on lines of its own: the words that name it, then its values with their names.
+fn cards(table: &Table, width: usize, out: &mut dyn io::Write) -> io::Result<()> {
+    let names = table.columns.iter().position(|c| c.right).unwrap_or(1).max(1);
+    let options = textwrap::Options::new(width).initial_indent("  ").subsequent_indent("  ");
+    for row in &table.rows {
+        let cells: Vec<_> = row.iter().map(|cell| printable(cell)).collect();
+        let (title, values) = cells.split_at(names.min(cells.len()));
+        writeln!(out, "{}", textwrap::fill(&title.join(" · "), width))?;
+        let values: Vec<_> = values
+            .iter()
+            .zip(&table.columns[names..])
+            .filter(|(value, _)| *value != ABSENT)
+            // A value stays on the line of its name.
+            .map(|(value, column)| format!("{} {value}", column.name).replace(' ', "\u{a0}"))
+            .collect();
+        let text = textwrap::fill(&values.join("; "), &options);
+        writeln!(out, "{}", text.replace('\u{a0}', " "))?;
+    }
+    Ok(())
+}
+
 /// The text without control characters: a model's or a server's name must not drive the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -83,5 +127,23 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains('\u{1b}'), "{text:?}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_table_too_wide_for_the_terminal_becomes_paragraphs_with_whole_values() {
+        let columns = ["model", "quant", ">prefill tok/s", ">decode tok/s", ">total", ">longest"];
+        let mut table = Table::new(&columns);
+        let cells =
+            ["llama-3.1-70b", "Q4_K_M", "2796 [1947, 3766]", "60.1 [51, 66]", "20.3 GiB", "—"];
+        table.rows.push(cells.map(str::to_owned).to_vec());
+        let section = Section { table: Some(table), ..Section::default() };
+        let report = Report { title: String::new(), sections: vec![section] };
+        let mut out = Vec::new();
+        Terminal { width: Some(60) }.render(&report, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("llama-3.1-70b · Q4_K_M\n"), "{text}");
+        assert!(text.contains("prefill tok/s 2796 [1947, 3766]; decode"), "{text}");
+        assert!(!text.contains("longest"), "what is absent is left out: {text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
     }
 }
