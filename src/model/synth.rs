@@ -35,6 +35,9 @@ pub fn ensure(
     cache_dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> anyhow::Result<PathBuf> {
+    if let Some(reason) = &spec.not_synthesisable {
+        bail!("no synthetic weights of '{}' can be made: {reason}", spec.id);
+    }
     let plan = Plan::new(spec, quant, seed)?;
     let path = cache_dir.join(plan.file_name());
     if plan.is_whole(&path) {

@@ -136,7 +136,7 @@ impl ModelSpec {
             source: "a test".to_owned(),
             params_basis: String::new(),
             detail_source: String::new(),
-            not_synthesisable: None,
+            not_synthesisable: compressed.then(|| "no forward pass was verified".to_owned()),
             notes: String::new(),
         }
     }
