@@ -1,12 +1,12 @@
 //! One file for each subcommand.
 
 pub mod calibrate;
+pub mod cost;
 pub mod devices;
 pub mod doctor;
 pub mod dry_run;
 pub mod fit;
 pub mod models;
-pub mod cost;
 pub mod prices;
 pub mod run;
 
