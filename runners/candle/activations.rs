@@ -215,19 +215,19 @@ impl Block64 {
     fn quantize(values: &[f32], into: &mut Self) {
         let (halves, _) = values.as_chunks::<32>();
         let (bytes, _) = into.values.as_chunks_mut::<32>();
-        for i in 0..2 {
+        for (i, bytes) in bytes.iter_mut().enumerate() {
             match halves.get(i) {
                 // The scale is a half, as in llama.cpp's blocks: the engines should agree.
                 Some(half) => {
-                    let scale = quantize(half, &mut bytes[i]);
+                    let scale = quantize(half, bytes);
                     into.scales[i] = f16::from_f32(scale).to_f32();
                 }
                 None => {
-                    bytes[i] = [0; 32];
+                    *bytes = [0; 32];
                     into.scales[i] = 0.0;
                 }
             }
-            into.minus_128_sums[i] = -128 * sum(&bytes[i]);
+            into.minus_128_sums[i] = -128 * sum(bytes);
         }
     }
 }

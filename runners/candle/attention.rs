@@ -1,6 +1,8 @@
 //! Causal attention over the cache, block by block with a running softmax, for single tokens and
 //! prompts alike.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
+
 use std::cell::RefCell;
 
 use crate::cache::{Cache, TILE};
@@ -309,7 +311,7 @@ fn add_values<E: Element>(
             while rows - done >= $rows {
                 let (scores, acc) = (&scores[done * stride..], &mut acc[done * dim..]);
                 let mut chunk = 0;
-                while chunk + $chunks <= chunks {
+                while chunks - chunk >= $chunks {
                     block::<E, $rows, $chunks>(scores, stride, values, dim, chunk, acc);
                     chunk += $chunks;
                 }

@@ -5,58 +5,18 @@ use bench::runner::batching::Chunk;
 use bench::runner::{Fault, Settings};
 use half::f16;
 
-use crate::activations::{Activations, Forms};
+use crate::activations::Forms;
 use crate::attention::{Attention, Run};
+use crate::buffers::Buffers;
 use crate::cache::{AnyCache, Cache};
-use crate::experts::{Experts, Room};
+use crate::layer::{FeedForward, Layer, Linear};
 use crate::matrix::{Matrix, Product, multiply};
 use crate::rope::Rope;
-use crate::rows::{rms_norm, rms_norm_in_place};
+use crate::rows::rms_norm_in_place;
 use crate::shape::Shape;
 use crate::simd::Element;
 use crate::threads::{Shared, Threads};
 use crate::weights::Weights;
-
-/// A matrix and what is added to its products.
-struct Linear {
-    matrix: Matrix,
-    bias: Option<Vec<f32>>,
-}
-
-enum FeedForward {
-    Dense { gate: Matrix, up: Matrix, down: Matrix },
-    Experts(Experts),
-}
-
-struct Layer {
-    attention_norm: Vec<f32>,
-    /// Queries, keys and values: three matrices, or one with all of them.
-    projections: Vec<Linear>,
-    query_norm: Option<Vec<f32>>,
-    key_norm: Option<Vec<f32>>,
-    output: Linear,
-    attention_post_norm: Option<Vec<f32>>,
-    feed_forward_norm: Vec<f32>,
-    feed_forward: FeedForward,
-    feed_forward_post_norm: Option<Vec<f32>>,
-}
-
-/// Room for the rows of one step, made once.
-struct Buffers {
-    /// The residual stream.
-    stream: Vec<f32>,
-    /// Normed rows, and results that are normed before they join the stream.
-    normed: Vec<f32>,
-    /// Queries, keys and values of each row.
-    projected: Vec<f32>,
-    attended: Vec<f32>,
-    /// Between gate and down.
-    hidden: Vec<f32>,
-    logits: Vec<f32>,
-    activations: Activations,
-    experts: Room,
-    ropes: [Rope; 2],
-}
 
 /// A loaded model with the caches of all sequences.
 pub struct Decoder {
@@ -75,6 +35,7 @@ pub struct Decoder {
 }
 
 /// Bytes of a decoder's parts.
+#[derive(Clone, Copy)]
 pub struct Sizes {
     /// Weights.
     pub weights: usize,
@@ -82,112 +43,6 @@ pub struct Sizes {
     pub cache: usize,
     /// Everything else that is kept between steps.
     pub buffers: usize,
-}
-
-impl Layer {
-    fn load(
-        weights: &Weights,
-        threads: Threads,
-        shape: &Shape,
-        index: usize,
-    ) -> anyhow::Result<Self> {
-        let name = |part: &str| format!("blk.{index}.{part}.weight");
-        let bias =
-            |part: &str, len| weights.optional_vector(&format!("blk.{index}.{part}.bias"), len);
-        let norm = |part: &str| weights.vector(&name(part), shape.hidden);
-        let optional_norm = |part: &str, len| weights.optional_vector(&name(part), len);
-        let whole = |part: &str, n, k| weights.whole(threads, &name(part), n, k);
-        let linear = |part: &str, n, k| -> anyhow::Result<Linear> {
-            Ok(Linear { matrix: whole(part, n, k)?, bias: bias(part, n)? })
-        };
-        let (hidden, dim) = (shape.hidden, shape.head_dim);
-        let (queries, keys) = (shape.heads * dim, shape.kv_heads * dim);
-        let projections = if weights.has(&name("attn_qkv")) {
-            vec![linear("attn_qkv", queries + 2 * keys, hidden)?]
-        } else {
-            vec![
-                linear("attn_q", queries, hidden)?,
-                linear("attn_k", keys, hidden)?,
-                linear("attn_v", keys, hidden)?,
-            ]
-        };
-        Ok(Self {
-            attention_norm: norm("attn_norm")?,
-            projections,
-            query_norm: optional_norm("attn_q_norm", dim)?,
-            key_norm: optional_norm("attn_k_norm", dim)?,
-            output: linear("attn_output", hidden, queries)?,
-            attention_post_norm: optional_norm("post_attention_norm", hidden)?,
-            feed_forward_norm: norm("ffn_norm")?,
-            feed_forward: FeedForward::load(weights, threads, shape, index)?,
-            feed_forward_post_norm: optional_norm("post_ffw_norm", hidden)?,
-        })
-    }
-}
-
-impl FeedForward {
-    fn load(
-        weights: &Weights,
-        threads: Threads,
-        shape: &Shape,
-        index: usize,
-    ) -> anyhow::Result<Self> {
-        let name = |part: &str| format!("blk.{index}.{part}.weight");
-        let (hidden, width) = (shape.hidden, shape.feed_forward);
-        let rows = |part: &str, rows, k| weights.matrix(threads, &name(part), rows, k);
-        if let Some((count, used)) = shape.experts {
-            let experts = (0..count)
-                .map(|e| {
-                    let wide = e * width..(e + 1) * width;
-                    Ok([
-                        rows("ffn_gate_exps", wide.clone(), hidden)?,
-                        rows("ffn_up_exps", wide, hidden)?,
-                        rows("ffn_down_exps", e * hidden..(e + 1) * hidden, width)?,
-                    ])
-                })
-                .collect::<anyhow::Result<_>>()?;
-            let router = weights.whole(threads, &name("ffn_gate_inp"), count, hidden)?;
-            return Ok(Self::Experts(Experts { router, experts, used }));
-        }
-        let down = weights.whole(threads, &name("ffn_down"), hidden, width)?;
-        if weights.has(&name("ffn_gate")) {
-            let gate = weights.whole(threads, &name("ffn_gate"), width, hidden)?;
-            let up = weights.whole(threads, &name("ffn_up"), width, hidden)?;
-            return Ok(Self::Dense { gate, up, down });
-        }
-        // phi3 has the gate's rows above the others in one tensor.
-        let gate = rows("ffn_up", 0..width, hidden)?;
-        let up = rows("ffn_up", width..2 * width, hidden)?;
-        Ok(Self::Dense { gate, up, down })
-    }
-
-    fn forms(&self) -> Forms {
-        match self {
-            Self::Dense { gate, up, .. } => gate.forms().or(up.forms()),
-            Self::Experts(experts) => experts.router.forms(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Dense { gate, up, down } => gate.bytes() + up.bytes() + down.bytes(),
-            Self::Experts(experts) => experts.bytes(),
-        }
-    }
-}
-
-fn product<'a>(linear: &'a Linear, rows: usize, out: &mut [f32]) -> Product<'a> {
-    Product {
-        matrix: &linear.matrix,
-        gate: None,
-        bias: linear.bias.as_deref(),
-        panel: 0,
-        rows,
-        out: Shared::new(out),
-        offset: 0,
-        stride: linear.matrix.n,
-        add: false,
-    }
 }
 
 impl Decoder {
@@ -215,11 +70,7 @@ impl Decoder {
             .collect::<anyhow::Result<Vec<_>>>()?;
         let slots = settings.slots.max(1) as usize;
         let tokens = settings.slot_tokens as usize;
-        let half = shape.rope.dims / 2;
-        let factor = |name: &str| weights.optional_vector(&format!("{name}.weight"), half);
-        let (long, short) = (factor("rope_factors_long")?, factor("rope_factors_short")?);
-        let scaled = if tokens > shape.rope.original_tokens { long } else { short };
-        let factors = factor("rope_freqs")?.or(scaled);
+        let factors = weights.rope_factors(&shape, tokens)?;
         weights.all_used()?;
 
         let (layer_count, kv_heads, dim) = (shape.layers, shape.kv_heads, shape.head_dim);
@@ -420,7 +271,7 @@ impl Decoder {
         let mut offset = 0;
         let mut products = Vec::with_capacity(3);
         for linear in &layer.projections {
-            let product = product(linear, rows, &mut self.buffers.projected);
+            let product = linear.product(rows, &mut self.buffers.projected);
             products.push(Product { offset, stride, ..product });
             offset += linear.matrix.n;
         }
@@ -495,7 +346,7 @@ impl Decoder {
         );
         let add = layer.attention_post_norm.is_none();
         let out = if add { &mut buffers.stream } else { &mut buffers.normed };
-        let output = Product { add, ..product(&layer.output, rows, out) };
+        let output = Product { add, ..layer.output.product(rows, out) };
         multiply(threads, &buffers.activations, &[output])?;
         if let Some(norm) = &layer.attention_post_norm {
             buffers.join(threads, norm, shape, rows);
@@ -578,92 +429,6 @@ impl Decoder {
             }
         }
         Ok(())
-    }
-}
-
-impl Shape {
-    /// Values of a row of queries, keys and values.
-    fn projected(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-}
-
-impl Buffers {
-    fn new(shape: &Shape, vocabulary: usize, rows: usize, slots: usize, ropes: [Rope; 2]) -> Self {
-        let room = |width: usize| vec![0.0; rows * width];
-        Self {
-            stream: room(shape.hidden),
-            normed: room(shape.hidden),
-            projected: room(shape.projected()),
-            attended: room(shape.heads * shape.head_dim),
-            hidden: room(if shape.experts.is_none() { shape.feed_forward } else { 0 }),
-            logits: vec![0.0; slots * vocabulary],
-            activations: Activations::default(),
-            experts: Room::default(),
-            ropes,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let floats = [
-            &self.stream,
-            &self.normed,
-            &self.projected,
-            &self.attended,
-            &self.hidden,
-            &self.logits,
-        ];
-        floats.iter().map(|f| size_of_val(&f[..])).sum::<usize>()
-            + self.activations.bytes()
-            + self.experts.bytes()
-            + self.ropes.iter().map(Rope::bytes).sum::<usize>()
-    }
-
-    /// The stream's rows, normed, as activations.
-    fn norm(&mut self, threads: Threads, norm: &[f32], shape: &Shape, rows: usize, forms: Forms) {
-        let (stream, hidden) = (&self.stream, shape.hidden);
-        let normed = Shared::new(&mut self.normed);
-        self.activations.fill(
-            threads,
-            rows,
-            hidden,
-            forms,
-            |i| i,
-            |i| {
-                // SAFETY: each row has its own part.
-                let row = unsafe { normed.part(i * hidden..(i + 1) * hidden) };
-                rms_norm(&stream[i * hidden..][..hidden], norm, shape.norm_eps, row);
-                row
-            },
-        );
-    }
-
-    /// Norms the rows of results and adds them to the stream.
-    fn join(&mut self, threads: Threads, norm: &[f32], shape: &Shape, rows: usize) {
-        let hidden = shape.hidden;
-        let normed = Shared::new(&mut self.normed);
-        let stream = Shared::new(&mut self.stream);
-        threads.share(rows, 8, |range| {
-            for i in range {
-                // SAFETY: each row has its own parts.
-                let (row, stream) = unsafe {
-                    let range = i * hidden..(i + 1) * hidden;
-                    (normed.part(range.clone()), stream.part(range))
-                };
-                rms_norm_in_place(row, norm, shape.norm_eps);
-                for (x, &y) in stream.iter_mut().zip(row.iter()) {
-                    *x += y;
-                }
-            }
-        });
-    }
-
-    /// Moves the rows that are kept to the front.
-    fn keep(&mut self, rows: &[usize], hidden: usize, width: usize) {
-        for (to, &from) in rows.iter().enumerate() {
-            self.stream.copy_within(from * hidden..(from + 1) * hidden, to * hidden);
-            self.attended.copy_within(from * width..(from + 1) * width, to * width);
-        }
     }
 }
 

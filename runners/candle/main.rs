@@ -2,10 +2,13 @@
 
 mod activations;
 mod attention;
+mod buffers;
 mod cache;
 mod decoder;
+mod device;
 mod experts;
 mod kernels;
+mod layer;
 mod matrix;
 mod rope;
 mod rows;
@@ -17,15 +20,18 @@ mod weights;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use bench::runner::batching::{self, Chunk, Stepper};
 use bench::runner::serve::serve;
 use bench::runner::{
     Fault, LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version,
 };
 use bench::units::Bytes;
+use candle_core::Device;
+use candle_core::utils::{cuda_is_available, metal_is_available};
 
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Sizes};
+use crate::device::DeviceDecoder;
 use crate::threads::Threads;
 use crate::weights::Weights;
 
@@ -38,8 +44,78 @@ fn main() -> ExitCode {
 
 /// A loaded model.
 struct Candle {
-    decoder: Decoder,
+    engine: Engine,
     effective: BTreeMap<String, String>,
+}
+
+/// Where it computes.
+enum Engine {
+    /// On the CPU, with kernels of our own.
+    Cpu(Box<Decoder>),
+    /// On a GPU, with candle's operations.
+    Gpu(Box<DeviceDecoder>),
+}
+
+/// Calls a method that both engines have.
+macro_rules! engine {
+    ($engine:expr, $decoder:ident => $call:expr) => {
+        match $engine {
+            Engine::Cpu($decoder) => $call,
+            Engine::Gpu($decoder) => $call,
+        }
+    };
+}
+
+impl Engine {
+    fn sizes(&self) -> Sizes {
+        match self {
+            Self::Cpu(decoder) => decoder.sizes(),
+            Self::Gpu(decoder) => *decoder.sizes(),
+        }
+    }
+
+    fn rows(&self) -> usize {
+        engine!(self, decoder => decoder.rows())
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>], all_logits: bool) -> anyhow::Result<()> {
+        engine!(self, decoder => decoder.step(chunks, all_logits))
+    }
+
+    /// The rows of the last step's logits.
+    fn logits(&self) -> impl Iterator<Item = &[f32]> {
+        engine!(self, decoder => decoder.logits().chunks_exact(decoder.vocabulary()))
+    }
+}
+
+/// The kind of GPU that this build computes on.
+fn gpu() -> Option<&'static str> {
+    if cuda_is_available() {
+        Some("CUDA")
+    } else if metal_is_available() {
+        Some("Metal")
+    } else {
+        None
+    }
+}
+
+/// The GPU, where the settings ask for one.
+fn device(settings: &Settings) -> anyhow::Result<Option<Device>> {
+    if settings.gpu_layers.unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    let device = match gpu() {
+        Some("CUDA") => Device::new_cuda(0),
+        Some(_) => Device::new_metal(0),
+        None => {
+            return Err(anyhow!(
+                "this build computes on the CPU; build with the feature candle-cuda or \
+                 candle-metal, or set gpu_layers to 0"
+            )
+            .context(Fault::Unsupported));
+        }
+    };
+    Ok(Some(device.context("candle cannot use the GPU")?))
 }
 
 /// The instruction sets of this build that the kernels use.
@@ -73,7 +149,7 @@ impl Runner for Candle {
         Ok(Version {
             version: env!("CANDLE_VERSION").to_owned(),
             build: instruction_sets(),
-            backend: "CPU".to_owned(),
+            backend: gpu().map_or_else(|| "CPU".to_owned(), |gpu| format!("CPU {gpu}")),
         })
     }
 
@@ -84,25 +160,33 @@ impl Runner for Candle {
         let batch = settings.batch_tokens.unwrap_or(STEP_TOKENS);
         let rows =
             settings.micro_batch.unwrap_or(STEP_TOKENS).min(batch).max(settings.slots.max(1));
-        let decoder = Decoder::load(&weights, settings, threads, rows as usize)?;
+        let (rows, device) = (rows as usize, device(settings)?);
+        let on_gpu = device.is_some();
+        let engine = match device {
+            None => Engine::Cpu(Box::new(Decoder::load(&weights, settings, threads, rows)?)),
+            Some(device) => {
+                let decoder = DeviceDecoder::load(&weights, settings, threads, rows, device)?;
+                Engine::Gpu(Box::new(decoder))
+            }
+        };
         let mut effective = BTreeMap::new();
         let mut put = |key: &str, value: String| effective.insert(key.to_owned(), value);
         put("threads", threads.count().to_string());
         put("kv_type", settings.kv_type.clone().unwrap_or_else(|| "f16".to_owned()));
         put("batch_tokens", rows.to_string());
         put("micro_batch", rows.to_string());
-        put("flash_attention", "true".to_owned());
+        put("flash_attention", (!on_gpu).to_string());
         put("mmap", "false".to_owned());
-        put("gpu_layers", "0".to_owned());
-        Ok(Self { decoder, effective })
+        put("gpu_layers", settings.gpu_layers.unwrap_or(0).to_string());
+        Ok(Self { engine, effective })
     }
 
     fn report(&self) -> LoadReport {
-        let sizes = self.decoder.sizes();
+        let sizes = self.engine.sizes();
         LoadReport {
             weights_bytes: Some(Bytes(sizes.weights as u64)),
             kv_bytes: Some(Bytes(sizes.cache as u64)),
-            compute_bytes: Some(Bytes(sizes.buffers as u64)),
+            compute_bytes: Some(Bytes(sizes.buffers as u64)).filter(|_| sizes.buffers > 0),
             effective: self.effective.clone(),
         }
     }
@@ -122,12 +206,12 @@ impl Runner for Candle {
 
     fn logits(&mut self, tokens: &[u32]) -> anyhow::Result<Vec<Vec<f32>>> {
         let mut rows = Vec::with_capacity(tokens.len());
-        for (i, part) in tokens.chunks(self.decoder.rows()).enumerate() {
-            let position = (i * self.decoder.rows()) as u32;
+        let most = self.engine.rows();
+        for (i, part) in tokens.chunks(most).enumerate() {
+            let position = (i * most) as u32;
             let chunk = Chunk { sequence: 0, position, tokens: part, logits: true };
-            self.decoder.step(&[chunk], true)?;
-            let logits = self.decoder.logits().chunks_exact(self.decoder.vocabulary());
-            rows.extend(logits.take(part.len()).map(<[f32]>::to_vec));
+            self.engine.step(&[chunk], true)?;
+            rows.extend(self.engine.logits().take(part.len()).map(<[f32]>::to_vec));
         }
         Ok(rows)
     }
@@ -136,25 +220,23 @@ impl Runner for Candle {
 /// Refuses what this engine would have to ignore.
 fn check(settings: &Settings) -> anyhow::Result<()> {
     let refuse = |what: &str| Err(anyhow!("{what}").context(Fault::Unsupported));
-    if settings.gpu_layers.is_some_and(|layers| layers > 0) {
-        return refuse("this build computes on the CPU; leave gpu_layers out or set it to 0");
-    }
-    if settings.flash_attention == Some(false) {
-        return refuse("attention is always the fused kernel here; leave flash_attention out");
+    let on_gpu = settings.gpu_layers.unwrap_or(0) > 0;
+    if settings.flash_attention == Some(on_gpu) {
+        return refuse("attention is always fused on the CPU and never on a GPU; leave it out");
     }
     if settings.tensor_split.is_some() || settings.split_mode.is_some() {
-        return refuse("there is nothing to split on a CPU; leave split_mode and tensor_split out");
+        return refuse("this engine computes on one device; leave split_mode and tensor_split out");
     }
     Ok(())
 }
 
 impl Stepper for Candle {
     fn batch_tokens(&self) -> usize {
-        self.decoder.rows()
+        self.engine.rows()
     }
 
     fn slots(&self) -> usize {
-        self.decoder.slots()
+        engine!(&self.engine, decoder => decoder.slots())
     }
 
     fn forget(&mut self, _sequence: u32) -> anyhow::Result<()> {
@@ -163,6 +245,6 @@ impl Stepper for Candle {
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> anyhow::Result<()> {
-        self.decoder.step(chunks, false)
+        self.engine.step(chunks, false)
     }
 }

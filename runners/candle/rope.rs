@@ -90,6 +90,16 @@ impl Rope {
         }
     }
 
+    /// The cosines and the sines of the step's first `tokens` tokens.
+    pub fn tables(&self, tokens: usize) -> (Vec<f32>, Vec<f32>) {
+        let half = self.frequencies.len();
+        let rows = || self.turns.chunks_exact(2 * half).take(tokens);
+        (
+            rows().flat_map(|row| &row[..half]).copied().collect(),
+            rows().flat_map(|row| &row[half..]).copied().collect(),
+        )
+    }
+
     /// Turns one head of the step's token `token`.
     #[inline]
     pub fn turn(&self, token: usize, head: &mut [f32]) {

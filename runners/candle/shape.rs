@@ -94,6 +94,11 @@ impl Header<'_> {
 }
 
 impl Shape {
+    /// Values of a row of queries, keys and values.
+    pub fn projected(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
     /// Reads a GGUF header.
     pub fn read(values: &HashMap<String, Value>) -> anyhow::Result<Self> {
         let architecture = values

@@ -10,9 +10,12 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use bench::runner::Fault;
+use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
+use candle_core::quantized::{QStorage, QTensor};
 
 use crate::matrix::Matrix;
+use crate::shape::Shape;
 use crate::threads::Threads;
 
 /// Tensor types that a GGUF file can have and candle cannot read, by their numbers in the file.
@@ -88,7 +91,7 @@ impl Weights {
             );
         }
         let dtype = info.ggml_dtype;
-        if k % dtype.block_size() != 0 {
+        if !k.is_multiple_of(dtype.block_size()) {
             bail!("the rows of tensor '{name}' are no whole blocks of {dtype:?}");
         }
         let row_bytes = (k / dtype.block_size() * dtype.type_size()) as u64;
@@ -116,6 +119,15 @@ impl Weights {
         self.matrix(threads, name, 0..n, k)
     }
 
+    /// A tensor on a device, as the file has it.
+    pub fn tensor(&self, name: &str, device: &Device) -> anyhow::Result<QTensor> {
+        self.info(name)?;
+        let mut file = &self.file;
+        self.content
+            .tensor(&mut file, name, device)
+            .with_context(|| format!("cannot load tensor '{name}'"))
+    }
+
     /// A vector of floats, such as the weights of a norm.
     pub fn vector(&self, name: &str, len: usize) -> anyhow::Result<Vec<f32>> {
         let info = self.info(name)?;
@@ -127,15 +139,22 @@ impl Weights {
         self.file
             .read_exact_at(&mut bytes, self.content.tensor_data_offset + info.offset)
             .with_context(|| format!("cannot read tensor '{name}'"))?;
-        let cpu = candle_core::Device::Cpu;
-        let storage = candle_core::quantized::QStorage::from_data(bytes.into(), &cpu, dtype)?;
-        let tensor = candle_core::quantized::QTensor::new(storage, len)?;
-        Ok(tensor.dequantize(&cpu)?.to_vec1()?)
+        let storage = QStorage::from_data(bytes.into(), &Device::Cpu, dtype)?;
+        Ok(QTensor::new(storage, len)?.dequantize(&Device::Cpu)?.to_vec1()?)
     }
 
     /// A vector that only some files have.
     pub fn optional_vector(&self, name: &str, len: usize) -> anyhow::Result<Option<Vec<f32>>> {
         self.has(name).then(|| self.vector(name, len)).transpose()
+    }
+
+    /// What divides the frequencies of rotary embeddings, for a context of `tokens`.
+    pub fn rope_factors(&self, shape: &Shape, tokens: usize) -> anyhow::Result<Option<Vec<f32>>> {
+        let half = shape.rope.dims / 2;
+        let factors = |name: &str| self.optional_vector(&format!("{name}.weight"), half);
+        let (long, short) = (factors("rope_factors_long")?, factors("rope_factors_short")?);
+        let scaled = if tokens > shape.rope.original_tokens { long } else { short };
+        Ok(factors("rope_freqs")?.or(scaled))
     }
 
     /// Fails where the file has tensors that nobody asked for: a model with parts that this engine

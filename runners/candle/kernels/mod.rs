@@ -4,6 +4,8 @@
 //! four activation rows at a time; these keep the file's bits and take sixteen, because generation is
 //! bound by the bytes of the weights and prompt processing by the work for each of them.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
+
 pub mod float;
 #[cfg(all(target_feature = "avx512vnni", target_feature = "avx512bw"))]
 pub mod q4_k;
