@@ -22,7 +22,7 @@ const WIDER: &str = "576 further measurements, by sources that may be cited and 
     github:kyuz0/amd-strix-halo-toolboxes @d1a34be), had no part in the constants. Judged with \
     --check on 2026-11-21: decode of dense models, 157 rows on 13 devices: error 7.7 %, 80 % within \
     ±20 %, 75 % in their interval; of mixtures of experts, 54 rows on Strix Halo alone: 15 %, 61 %, \
-    61 % (BF16 through Vulkan and contexts of 65,536 tokens are the worst); prefill, 211 rows on 13 \
+    61 %; prefill, 211 rows on 13 \
     devices: 23 %, 45 %, 68 %.";
 
 /// Flags of `bench calibrate`.

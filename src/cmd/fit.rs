@@ -12,7 +12,7 @@ use crate::catalog::own;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use crate::fit::file;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{Layout, Weights};
+use crate::fit::memory::{Layout, Plan, Weights};
 use crate::fit::work::{Packing, Work};
 use crate::fit::{claims, constants};
 use crate::host;
@@ -117,17 +117,21 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let machines = machines(&args.device, &own_devices(args.catalog.as_deref())?)?;
     let mut lines = Vec::new();
     for prepared in prepare(args)? {
-        let candidate =
-            Candidate { spec: &prepared.spec, weights: prepared.weights, work: &prepared.work };
         for &context in &contexts {
             if context.0 > prepared.spec.context_max {
                 continue;
             }
             let layout =
                 Layout { slots: args.users, slot_tokens: context, kv_type, ..Layout::default() };
+            let candidate = Candidate {
+                spec: &prepared.spec,
+                weights: prepared.weights,
+                plan: Plan::new(&prepared.spec, &layout),
+                work: &prepared.work,
+            };
             let question = Question { layout, engine: args.engine.clone() };
             for machine in &machines {
-                let answer = answer::answer(&candidate, machine, &question, constants::embedded())?;
+                let answer = answer::answer(&candidate, machine, &question, constants::embedded());
                 if is_wanted(&answer, args) {
                     lines.push(Line {
                         machine: machine.name.clone(),
@@ -520,10 +524,12 @@ mod tests {
         let spec = models::find("llama-3.1-70b").unwrap();
         let tensors = model::tensors(spec, Quant::Q4KM).unwrap();
         let work = Work::of_tensors(spec, &tensors, Packing::Q4K);
-        let candidate = Candidate { spec, weights: Weights::of(&tensors), work: &work };
-        let question = Question { layout: Layout::default(), engine: "llama.cpp".to_owned() };
-        let answer =
-            answer::answer(&candidate, &machine, &question, constants::embedded()).unwrap();
+        let layout = Layout::default();
+        let weights = Weights::of(&tensors);
+        let plan = Plan::new(spec, &layout);
+        let candidate = Candidate { spec, weights, plan, work: &work };
+        let question = Question { layout, engine: "llama.cpp".to_owned() };
+        let answer = answer::answer(&candidate, &machine, &question, constants::embedded());
         assert!(matches!(answer.verdict, Verdict::Partly { .. }), "{answer:?}");
         let line = Line {
             machine: machine.name,

@@ -11,7 +11,7 @@ use crate::catalog::models::{self, Arch, ModelSpec};
 use crate::fit::answer::{self, Candidate, Question, Verdict};
 use crate::fit::constants;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{Layout, Weights};
+use crate::fit::memory::{Layout, Plan, Weights};
 use crate::fit::work::{Packing, Work};
 use crate::model;
 use crate::model::quant::Quant;
@@ -106,9 +106,9 @@ pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
                 if spec.context_max < context.0 {
                     continue;
                 }
-                let candidate = Candidate { spec, weights: *weights, work };
-                let answer =
-                    answer::answer(&candidate, &machine, &question, constants::embedded())?;
+                let plan = Plan::new(spec, &layout);
+                let candidate = Candidate { spec, weights: *weights, plan, work };
+                let answer = answer::answer(&candidate, &machine, &question, constants::embedded());
                 let Some(decode) = answer.decode else { continue };
                 if answer.verdict != Verdict::Fits || decode.value.0 < least {
                     continue;

@@ -6,7 +6,7 @@ use crate::units::{Bytes, Nanos, Tokens, TokensPerSecond};
 
 use super::calibrate::{Class, Constants, Spread};
 use super::machine::Machine;
-use super::memory::{self, Layout, Memory, Weights};
+use super::memory::{Layout, Memory, Plan, Weights};
 use super::posynomial;
 use super::speed::{self, Place, Usage};
 use super::work::{self, Work};
@@ -75,6 +75,8 @@ pub struct Candidate<'a> {
     pub spec: &'a ModelSpec,
     /// Its weights in one quantisation.
     pub weights: Weights,
+    /// What it needs at any context.
+    pub plan: Plan,
     /// What it asks of a device.
     pub work: &'a Work,
 }
@@ -94,8 +96,8 @@ pub fn answer(
     machine: &Machine,
     question: &Question,
     constants: &Constants,
-) -> anyhow::Result<Answer> {
-    let memory = memory::of_weights(candidate.spec, candidate.weights, &question.layout)?;
+) -> Answer {
+    let memory = candidate.plan.at(candidate.weights, question.layout.slot_tokens);
     let needed = needed(&memory, machine);
     let usable = machine.usable();
     let verdict = verdict(candidate, &memory, needed, usable, machine);
@@ -103,7 +105,7 @@ pub fn answer(
         memory,
         needed,
         usable,
-        longest_context: longest_context(candidate, machine, question)?,
+        longest_context: longest_context(candidate, machine, usable),
         verdict,
         prefill: None,
         ttft: None,
@@ -114,13 +116,13 @@ pub fn answer(
     let on_devices = match answer.verdict {
         Verdict::Fits => 1.0,
         Verdict::Partly { layers, of } => f64::from(layers) / f64::from(of),
-        Verdict::DoesNotFit { .. } | Verdict::Unknown(_) => return Ok(answer),
+        Verdict::DoesNotFit { .. } | Verdict::Unknown(_) => return answer,
     };
     let Some(places) = places(machine, on_devices, question, &mut answer.remarks) else {
-        return Ok(answer);
+        return answer;
     };
     predict(&mut answer, candidate.work, &places, question, constants);
-    Ok(answer)
+    answer
 }
 
 /// What must lie in the machine's devices: every card has a compute buffer of its own.
@@ -165,28 +167,27 @@ fn verdict(
 fn longest_context(
     candidate: &Candidate<'_>,
     machine: &Machine,
-    question: &Question,
-) -> anyhow::Result<Option<Tokens>> {
-    let Some((usable, _)) = machine.usable() else { return Ok(None) };
-    let fits = |steps: u32| -> anyhow::Result<bool> {
-        let layout = Layout { slot_tokens: Tokens(steps * 256), ..question.layout };
-        let parts = memory::of_weights(candidate.spec, candidate.weights, &layout)?;
-        Ok(needed(&parts, machine) <= usable)
+    usable: Option<(Bytes, &'static str)>,
+) -> Option<Tokens> {
+    let (usable, _) = usable?;
+    let fits = |steps: u32| {
+        let parts = candidate.plan.at(candidate.weights, Tokens(steps * 256));
+        needed(&parts, machine) <= usable
     };
     let most = candidate.spec.context_max.div_ceil(256).max(1);
-    if !fits(1)? {
-        return Ok(None);
+    if !fits(1) {
+        return None;
     }
     let (mut good, mut bad) = (1, most + 1);
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
-        if fits(middle)? {
+        if fits(middle) {
             good = middle;
         } else {
             bad = middle;
         }
     }
-    Ok(Some(Tokens((good * 256).min(candidate.spec.context_max))))
+    Some(Tokens((good * 256).min(candidate.spec.context_max)))
 }
 
 /// The shares of the layers and where they lie; `None`, with a remark, where a bandwidth is missing.

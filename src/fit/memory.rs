@@ -82,13 +82,7 @@ pub fn of_tensors(spec: &ModelSpec, tensors: &[Tensor], layout: &Layout) -> anyh
 /// The same where the weights are counted already.
 pub fn of_weights(spec: &ModelSpec, weights: Weights, layout: &Layout) -> anyhow::Result<Memory> {
     ensure!(layout.slots > 0 && layout.slot_tokens.0 > 0, "0 slots or tokens need no memory");
-    Ok(Memory {
-        file: weights.file,
-        weights: weights.multiplied,
-        lookup: weights.lookup,
-        cache: cache(spec, layout),
-        compute: compute(spec, layout),
-    })
+    Ok(Plan::new(spec, layout).at(weights, layout.slot_tokens))
 }
 
 /// Bytes of a model's tensors.
@@ -123,14 +117,6 @@ impl Weights {
     }
 }
 
-/// Cells of a full and of a sliding-window cache for one slot.
-fn cells(spec: &ModelSpec, layout: &Layout) -> (u64, u64) {
-    let full = u64::from(layout.slot_tokens.0).next_multiple_of(CELLS);
-    let window = spec.sliding.as_ref().map_or(0, |s| u64::from(s.window));
-    let sliding = full.min(window + u64::from(layout.micro_batch)).next_multiple_of(CELLS);
-    (full, sliding)
-}
-
 /// Whether llama.cpp gives layer `il` a cache of its window only. It has no windows for Mistral
 /// 7B v0.1 (architecture `llama`) and Phi-3 (`models/phi3.cpp` sets LLAMA_SWA_TYPE_NONE).
 fn is_windowed(spec: &ModelSpec, il: u32) -> bool {
@@ -139,35 +125,156 @@ fn is_windowed(spec: &ModelSpec, il: u32) -> bool {
 
 /// Bytes of the key-value cache and of recurrent states.
 pub fn cache(spec: &ModelSpec, layout: &Layout) -> Bytes {
-    let (full, sliding) = cells(spec, layout);
-    let slots = u64::from(layout.slots);
-    let row = |values: u64| {
-        values.next_multiple_of(layout.kv_type.block_weights()) / layout.kv_type.block_weights()
-            * layout.kv_type.block_bytes()
-    };
-    let widest = widest(spec, |il| heads_times_values(spec, il));
-    let mut bytes = 0;
-    for il in 0..spec.layers_with_own_kv() {
-        if spec.is_linear(il) {
-            bytes += slots * state_bytes(spec);
-            continue;
-        }
-        let cells = if is_windowed(spec, il) { sliding } else { full };
-        let keys = row(heads_times_values(spec, il));
-        // Without flash attention values lie transposed, and all layers get the widest layer's.
-        let values = if layout.flash_attention { keys } else { row(widest) };
-        bytes += slots
-            * cells
-            * match &spec.mla {
+    Plan::new(spec, layout).cache(layout.slot_tokens)
+}
+
+/// What a model needs as a function of the context alone: the layers are gone through once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    slots: u64,
+    micro_batch: u64,
+    window: u64,
+    windowed: bool,
+    flash: bool,
+    glm_dsa: bool,
+    /// Bytes for one cell in the full caches of all layers together.
+    full_row: u64,
+    /// Bytes for one cell in the sliding-window caches of all layers together.
+    sliding_row: u64,
+    /// Bytes of recurrent state for one slot.
+    state: u64,
+    heads: u64,
+    stream: u64,
+    /// Values in the sets of tensors that live at once, without what depends on the context.
+    vocab: u64,
+    transposed: u64,
+    feed_forward: u64,
+    attention: Option<u64>,
+}
+
+impl Plan {
+    /// That of `spec` in `layout`, whatever the context.
+    pub fn new(spec: &ModelSpec, layout: &Layout) -> Self {
+        let flash = layout.flash_attention;
+        let kind = layout.kv_type;
+        let row = |values: u64| {
+            values.next_multiple_of(kind.block_weights()) / kind.block_weights()
+                * kind.block_bytes()
+        };
+        let widest_values = widest(spec, |il| heads_times_values(spec, il));
+        let (mut full_row, mut sliding_row, mut state) = (0, 0, 0);
+        for il in 0..spec.layers_with_own_kv() {
+            if spec.is_linear(il) {
+                state += state_bytes(spec);
+                continue;
+            }
+            let keys = row(heads_times_values(spec, il));
+            // Without flash attention values lie transposed, and all layers get the widest's.
+            let values = if flash { keys } else { row(widest_values) };
+            let mut bytes = match &spec.mla {
                 // Keys alone: the values are a part of them.
                 Some(mla) => row(u64::from(mla.kv_rank + mla.rope_dim)),
                 None => keys + values,
             };
-        if let Some(indexer) = spec.indexer.as_ref().filter(|_| spec.has_indexer(il)) {
-            bytes += slots * cells * row(u64::from(indexer.key_dim));
+            if let Some(indexer) = spec.indexer.as_ref().filter(|_| spec.has_indexer(il)) {
+                bytes += row(u64::from(indexer.key_dim));
+            }
+            *if is_windowed(spec, il) { &mut sliding_row } else { &mut full_row } += bytes;
+        }
+        let windowed = (0..spec.layers).any(|il| is_windowed(spec, il));
+        let keys = u64::from(spec.kv_heads) * u64::from(spec.head_dim);
+        let stream = u64::from(spec.hidden);
+        let dense = 3 * u64::from(spec.ffn.unwrap_or(0)) + 5 * stream;
+        let experts = spec
+            .experts
+            .as_ref()
+            .map_or(0, |e| 3 * u64::from(e.active) * u64::from(e.ffn) + 5 * stream);
+        Self {
+            slots: u64::from(layout.slots),
+            micro_batch: u64::from(layout.micro_batch),
+            window: spec.sliding.as_ref().map_or(0, |s| u64::from(s.window)),
+            windowed,
+            flash,
+            glm_dsa: spec.arch == Arch::GlmDsa,
+            full_row,
+            sliding_row,
+            state,
+            heads: u64::from(spec.heads),
+            stream,
+            vocab: u64::from(spec.vocab),
+            transposed: if !flash && windowed { 4 * keys } else { 0 },
+            feed_forward: dense.max(experts),
+            attention: attention_values(spec, flash, keys),
         }
     }
-    Bytes(bytes)
+
+    /// All of it with `weights`.
+    pub fn at(&self, weights: Weights, tokens: Tokens) -> Memory {
+        Memory {
+            file: weights.file,
+            weights: weights.multiplied,
+            lookup: weights.lookup,
+            cache: self.cache(tokens),
+            compute: self.compute(tokens),
+        }
+    }
+
+    /// Cells of a full and of a sliding-window cache for one slot.
+    fn cells(&self, tokens: Tokens) -> (u64, u64) {
+        let full = u64::from(tokens.0).next_multiple_of(CELLS);
+        (full, full.min(self.window + self.micro_batch).next_multiple_of(CELLS))
+    }
+
+    fn cache(&self, tokens: Tokens) -> Bytes {
+        let (full, sliding) = self.cells(tokens);
+        Bytes(self.slots * (full * self.full_row + sliding * self.sliding_row + self.state))
+    }
+
+    /// Bytes of the compute buffer: the largest of the sets of tensors that live at once.
+    ///
+    /// llama.cpp reserves it for a full micro-batch whose every token wants logits. The sets were
+    /// found by asking llama.cpp (`tests/oracle.rs`; llama-cpp-sys-2 0.1.161, CPU) about every
+    /// catalogued model at eleven layouts; its allocator adds up to one residual stream that no
+    /// rule foresees.
+    fn compute(&self, tokens: Tokens) -> Bytes {
+        let (full, sliding) = self.cells(tokens);
+        let together = self.micro_batch.min(self.slots * full);
+        let masked = full + if self.windowed { sliding } else { 0 };
+        let mask = match (self.glm_dsa, self.flash) {
+            (true, _) => 8 * full,
+            (false, true) => 2 * masked,
+            (false, false) => 4 * masked,
+        };
+        let scores = if self.flash { 0 } else { self.heads * full };
+        // The output: logits and copies of the residual stream; one more where the mask is larger
+        // than one of them and smaller than sixteen.
+        let more = (4 * self.stream..64 * self.stream).contains(&(2 * full - 1));
+        let copies = if more { 6 } else { 5 };
+        let output = self.vocab + copies * self.stream + self.transposed;
+        let attention = self.attention.map_or(0, |values| values + scores);
+        Bytes(together * (mask + 4 * output.max(self.feed_forward).max(attention)))
+    }
+}
+
+/// Values that attention holds at once for a token, without the scores; `None`: fewer than others.
+fn attention_values(spec: &ModelSpec, flash: bool, keys: u64) -> Option<u64> {
+    let stream = u64::from(spec.hidden);
+    if let Some(mla) = &spec.mla {
+        let cached = u64::from(mla.kv_rank + mla.rope_dim);
+        let chosen = spec.indexer.as_ref().map_or(0, |x| u64::from(x.top_k));
+        // 79 buffers of the chosen tokens: fitted, to within 5 % for GLM-5.
+        return Some(u64::from(spec.heads) * (2 * cached + 256) + 4 * stream + 79 * chosen);
+    }
+    if flash {
+        return None;
+    }
+    let queries = widest(spec, |il| u64::from(spec.heads) * u64::from(spec.head_dim_of(il)));
+    let gate = if spec.linear.is_some() { queries } else { 0 };
+    let per_layer = spec
+        .gemma4
+        .as_ref()
+        .map_or(0, |g| u64::from(g.per_layer_embedding) * u64::from(spec.layers));
+    Some(3 * stream + 3 * queries + 2 * keys + gate + per_layer)
 }
 
 fn heads_times_values(spec: &ModelSpec, il: u32) -> u64 {
@@ -182,56 +289,6 @@ fn state_bytes(spec: &ModelSpec) -> u64 {
         let mixed = inner + 2 * u64::from(l.key_heads) * u64::from(l.head_dim);
         4 * (u64::from(l.conv - 1) * mixed + u64::from(l.head_dim) * inner)
     })
-}
-
-/// Bytes of the compute buffer: the largest of the sets of tensors that live at once.
-///
-/// llama.cpp reserves it for a full micro-batch whose every token wants logits. The sets were found
-/// by asking llama.cpp (`tests/oracle.rs`; llama-cpp-sys-2 0.1.161, CPU) about every catalogued
-/// model at eleven layouts; its allocator adds up to one residual stream that no rule foresees.
-fn compute(spec: &ModelSpec, layout: &Layout) -> Bytes {
-    let (full, sliding) = cells(spec, layout);
-    let flash = layout.flash_attention;
-    let tokens = u64::from(layout.micro_batch).min(u64::from(layout.slots) * full);
-    let windowed = (0..spec.layers).any(|il| is_windowed(spec, il));
-    let masked = full + if windowed { sliding } else { 0 };
-    let mask = match spec.arch {
-        Arch::GlmDsa => 8 * full,
-        _ => masked * if flash { 2 } else { 4 },
-    };
-    let stream = u64::from(spec.hidden);
-    let queries = widest(spec, |il| u64::from(spec.heads) * u64::from(spec.head_dim_of(il)));
-    let keys = u64::from(spec.kv_heads) * u64::from(spec.head_dim);
-    let scores = if flash { 0 } else { u64::from(spec.heads) * full };
-
-    // The output: logits and copies of the residual stream; one more where the mask is larger than
-    // one of them and smaller than sixteen.
-    let copies = if (4 * stream..64 * stream).contains(&(2 * full - 1)) { 6 } else { 5 };
-    let transposed = if !flash && windowed { 4 * keys } else { 0 };
-    let output = u64::from(spec.vocab) + copies * stream + transposed;
-    let dense = 3 * u64::from(spec.ffn.unwrap_or(0)) + 5 * stream;
-    let experts = spec
-        .experts
-        .as_ref()
-        .map_or(0, |e| 3 * u64::from(e.active) * u64::from(e.ffn) + 5 * stream);
-    let attention = match &spec.mla {
-        Some(mla) => {
-            let cached = u64::from(mla.kv_rank + mla.rope_dim);
-            let chosen = spec.indexer.as_ref().map_or(0, |x| u64::from(x.top_k));
-            // 79 buffers of the chosen tokens: fitted, to within 5 % for GLM-5.
-            u64::from(spec.heads) * (2 * cached + 256) + 4 * stream + 79 * chosen + scores
-        }
-        None if flash => 0,
-        None => {
-            let gate = if spec.linear.is_some() { queries } else { 0 };
-            let per_layer = spec
-                .gemma4
-                .as_ref()
-                .map_or(0, |g| u64::from(g.per_layer_embedding) * u64::from(spec.layers));
-            scores + 3 * stream + 3 * queries + 2 * keys + gate + per_layer
-        }
-    };
-    Bytes(tokens * (mask + 4 * output.max(dense).max(experts).max(attention)))
 }
 
 fn widest(spec: &ModelSpec, width: impl Fn(u32) -> u64) -> u64 {
@@ -266,7 +323,8 @@ mod tests {
     #[test]
     fn compute_buffers_are_near_those_of_llama_cpp() {
         let mib = |id: &str, layout: &Layout| {
-            compute(models::find(id).unwrap(), layout).0 as f64 / 1024.0 / 1024.0
+            let plan = Plan::new(models::find(id).unwrap(), layout);
+            plan.compute(layout.slot_tokens).0 as f64 / 1024.0 / 1024.0
         };
         let layout = Layout::default();
         assert!((mib("llama-3.1-8b", &layout) - 294.5).abs() < 16.0);

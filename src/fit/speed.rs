@@ -245,8 +245,11 @@ impl Factors {
     }
 
     fn push(&mut self, name: &str, exponent: f64) {
-        // A name that is not in the list (a device that nobody measured) has the factor one.
-        if let Some(&i) = INDEX.get(name).filter(|_| exponent != 0.0) {
+        if exponent == 0.0 {
+            return;
+        }
+        // A name that is not in the list has the factor one.
+        if let Some(&i) = INDEX.get(name) {
             self.found.push((i, exponent));
         }
     }
