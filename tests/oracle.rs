@@ -58,7 +58,6 @@ struct Case {
 /// What llama.cpp would allocate, in MiB.
 #[derive(Debug, Default)]
 struct Answer {
-    weights: f64,
     cache: f64,
     compute: f64,
     output: f64,
