@@ -302,3 +302,88 @@ fn predict(
     }
     answer.prefill = Some(prefill);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::models;
+    use crate::fit::constants;
+    use crate::fit::work::Packing;
+    use crate::model::quant::Quant;
+
+    fn ask(machine: &str, model: &str, tokens: u32, slots: u32) -> Answer {
+        let spec = models::find(model).unwrap();
+        let tensors = crate::model::tensors(spec, Quant::Q4KM).unwrap();
+        let work = Work::of_tensors(spec, &tensors, Packing::Q4K);
+        let layout = Layout { slot_tokens: Tokens(tokens), slots, ..Layout::default() };
+        let candidate = Candidate {
+            spec,
+            weights: Weights::of(&tensors),
+            plan: Plan::new(spec, &layout),
+            work: &work,
+        };
+        let question = Question { layout, engine: "llama.cpp".to_owned() };
+        let machine = Machine::parse(machine, &[]).unwrap();
+        answer(&candidate, &machine, &question, constants::embedded())
+    }
+
+    #[test]
+    fn two_cards_hold_what_one_cannot() {
+        let one = ask("rtx-5090", "llama-3.1-70b", 8192, 1);
+        assert!(matches!(one.verdict, Verdict::Partly { layers, of: 80 } if layers > 40));
+        let two = ask("2x rtx-5090", "llama-3.1-70b", 8192, 1);
+        assert_eq!(two.verdict, Verdict::Fits);
+        assert!(two.decode.unwrap().value.0 > 3.0 * one.decode.unwrap().value.0);
+    }
+
+    #[test]
+    fn what_fits_nowhere_says_by_how_much() {
+        let answer = ask("apple-m1", "llama-3.1-70b", 8192, 1);
+        let Verdict::DoesNotFit { short_by } = answer.verdict else { panic!("{answer:?}") };
+        assert!((short_by.gib() - 31.7).abs() < 1.0, "{short_by}");
+        assert!(answer.decode.is_none() && answer.longest_context.is_none());
+    }
+
+    #[test]
+    fn a_longer_context_is_slower_and_needs_more() {
+        let (short, long) =
+            (ask("rtx-4090", "llama-3.1-8b", 1024, 1), ask("rtx-4090", "llama-3.1-8b", 65_536, 1));
+        assert!(long.needed > short.needed);
+        assert!(long.decode.unwrap().value.0 < short.decode.unwrap().value.0);
+        assert!(long.prefill.unwrap().value.0 < short.prefill.unwrap().value.0);
+        assert!(long.ttft.unwrap().value > short.ttft.unwrap().value);
+    }
+
+    #[test]
+    fn the_longest_context_fits_and_the_next_step_does_not() {
+        let longest = ask("rtx-4090", "llama-3.1-8b", 1024, 1).longest_context.unwrap();
+        assert!(longest.0 > 65_536 && longest.0 <= 131_072);
+        assert_eq!(ask("rtx-4090", "llama-3.1-8b", longest.0, 1).verdict, Verdict::Fits);
+        if longest.0 < 131_072 {
+            let next = ask("rtx-4090", "llama-3.1-8b", longest.0 + 256, 1);
+            assert!(matches!(next.verdict, Verdict::Partly { .. }));
+        }
+    }
+
+    #[test]
+    fn many_users_get_more_together_and_less_each() {
+        let eight = ask("dgx-spark-gb10", "llama-3.1-8b", 4096, 8);
+        let (system, single) = (eight.system.unwrap().value.0, eight.decode.unwrap().value.0);
+        assert!(system > 2.0 * single && system < 8.0 * single, "{system} {single}");
+    }
+
+    #[test]
+    fn no_speed_is_above_what_the_bandwidth_allows() {
+        for model in ["llama-3.2-1b", "llama-3.1-8b", "qwen3-30b-a3b", "gemma-3-27b"] {
+            for device in crate::catalog::hardware::all() {
+                let answer = ask(&device.id, model, 4096, 1);
+                let Some(decode) = answer.decode else { continue };
+                let spec = models::find(model).unwrap();
+                let work = Work::of(spec, Quant::Q4KM).unwrap();
+                let ceiling = device.bandwidth.unwrap().0 * 1e9 / work.token_bytes();
+                assert!(decode.high.0 <= ceiling, "{model} on {}: {decode:?}", device.id);
+                assert!(decode.low.0 < decode.value.0 && decode.value.0 <= decode.high.0);
+            }
+        }
+    }
+}

@@ -157,10 +157,7 @@ impl Plan {
     pub fn new(spec: &ModelSpec, layout: &Layout) -> Self {
         let flash = layout.flash_attention;
         let kind = layout.kv_type;
-        let row = |values: u64| {
-            values.next_multiple_of(kind.block_weights()) / kind.block_weights()
-                * kind.block_bytes()
-        };
+        let row = |values: u64| values.div_ceil(kind.block_weights()) * kind.block_bytes();
         let widest_values = widest(spec, |il| heads_times_values(spec, il));
         let (mut full_row, mut sliding_row, mut state) = (0, 0, 0);
         for il in 0..spec.layers_with_own_kv() {

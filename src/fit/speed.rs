@@ -5,7 +5,8 @@
 //! matrices, so operations over arithmetic speed lead. What the hardware loses against its data
 //! sheet stands in factors that are fitted to published measurements (`fit::calibrate`).
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::catalog::hardware::{Device, Family};
@@ -255,11 +256,28 @@ impl Factors {
     }
 
     fn one(&mut self, group: &str, value: &str) {
-        self.push(&format!("{}.{group}.{value}", self.stem), 1.0);
+        self.named(&[self.stem, group, value], 1.0);
     }
 
     fn scaled(&mut self, group: &str, exponent: f64) {
-        self.push(&format!("{}.{group}", self.stem), exponent);
+        self.named(&[self.stem, group], exponent);
+    }
+
+    /// One name is written over the other: a table of all devices and models asks for millions.
+    fn named(&mut self, parts: &[&str], exponent: f64) {
+        thread_local! {
+            static NAME: RefCell<String> = const { RefCell::new(String::new()) };
+        }
+        NAME.with_borrow_mut(|name| {
+            name.clear();
+            for (i, part) in parts.iter().enumerate() {
+                if i > 0 {
+                    name.push('.');
+                }
+                name.push_str(part);
+            }
+            self.push(name, exponent);
+        });
     }
 
     fn place(&mut self, place: &Place, groups: &[&str]) {
@@ -311,7 +329,7 @@ pub fn factors() -> &'static [Named] {
     &ALL
 }
 
-static INDEX: LazyLock<BTreeMap<&'static str, usize>> =
+static INDEX: LazyLock<HashMap<&'static str, usize>> =
     LazyLock::new(|| factors().iter().enumerate().map(|(i, f)| (f.name.as_str(), i)).collect());
 
 /// Priors: bases from data sheets and first principles (nine tenths to half of the bandwidth is
