@@ -97,9 +97,8 @@ impl Parameters {
 
     fn with(self, words: BTreeMap<String, String>) -> anyhow::Result<Self> {
         // `200` is a number and `oom` is text: JSON knows the one, the rest is the other.
-        let value = |text: String| {
-            serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::String(text))
-        };
+        let value =
+            |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
         self.overlaid(words.into_iter().map(|(key, text)| (key, value(text))).collect())
     }
 

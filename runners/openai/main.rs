@@ -150,7 +150,11 @@ impl Runner for Served {
         let mut effective = launch::read_back(&runtime, &target, &descriptor);
         let how = if started.is_some() { "this run" } else { "somebody else" };
         effective.insert("started_by".to_owned(), how.to_owned());
-        effective.insert("served_model".to_owned(), model.clone());
+        // A path names folders of a person: only the file's own name goes into records.
+        let shown = std::path::Path::new(&model).file_name().map_or(model.clone(), |name| {
+            if model.starts_with('/') { name.to_string_lossy().into_owned() } else { model.clone() }
+        });
+        effective.insert("served_model".to_owned(), shown);
         let prompts = match descriptor.request.prompt {
             PromptForm::Ids => "token ids, the first in an order of each request",
             PromptForm::Text => "text, counted by the server",

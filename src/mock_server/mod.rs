@@ -253,7 +253,7 @@ fn write_streams(arrivals: &Receiver<Stream>, lateness: &Lateness) {
         };
         match arrived {
             Ok(mut stream) => {
-                stream.next = stream.script.next();
+                stream.next = stream.script.next_step();
                 let at = stream.due();
                 let slot = free.pop().unwrap_or_else(|| {
                     streams.push(None);
@@ -327,7 +327,7 @@ impl Stream {
             }
             then = step.then;
             match then {
-                Then::Go => self.next = self.script.next(),
+                Then::Go => self.next = self.script.next_step(),
                 Then::End => pieces.extend_from_slice(b"0\r\n\r\n"),
                 Then::Repeat => self.next = Some(step),
                 Then::Cut | Then::Hang => {}

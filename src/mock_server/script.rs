@@ -68,7 +68,7 @@ pub enum Then {
     Repeat,
 }
 
-/// A response in the making: each call of [`Script::next`] gives its next step.
+/// A response in the making: each call of [`Script::next_step`] gives its next step.
 #[derive(Clone, Debug)]
 pub struct Script {
     profile: Profile,
@@ -117,7 +117,7 @@ impl Script {
     }
 
     /// The next step of the response.
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn next_step(&mut self) -> Option<Step> {
         loop {
             match self.stage {
                 Stage::Prelude => {
@@ -435,7 +435,7 @@ mod tests {
         let body = json!({"prompt": [1, 2, 3], "max_tokens": 6});
         let mut script = Script::new(profile, Dialect::Completions, &body);
         let times: Vec<u64> =
-            std::iter::from_fn(|| script.next()).map(|step| step.at_ns / 1_000_000).collect();
+            std::iter::from_fn(|| script.next_step()).map(|step| step.at_ns / 1_000_000).collect();
         assert_eq!(times, [50, 54, 58, 58]);
     }
 }
