@@ -38,7 +38,7 @@ extern "C" fn keep(_: sys::ggml_log_level, text: *const c_char, _: *mut c_void) 
 fn hollow_file(spec: &ModelSpec, quant: Quant, path: &Path) {
     let mut metadata = arch::metadata(spec, quant);
     metadata.push(("tokenizer.ggml.model".to_owned(), Value::String("none".to_owned())));
-    let tensors = model::tensors(spec, quant).unwrap();
+    let tensors = memory::tensors(spec, quant).unwrap();
     let header = encode(&metadata, &tensors);
     let mut file = File::create(path).unwrap();
     file.write_all(&header).unwrap();
@@ -175,7 +175,7 @@ fn estimates_agree_with_what_llama_cpp_would_allocate() {
     let mut wrong = Vec::new();
     for spec in models::all() {
         let quant = if spec.arch == models::Arch::GptOss { Quant::Mxfp4 } else { Quant::Q4KM };
-        if model::tensors(spec, quant).is_err() {
+        if memory::tensors(spec, quant).is_err() {
             continue;
         }
         let path = folder.path().join("model.gguf");

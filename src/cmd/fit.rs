@@ -12,13 +12,13 @@ use crate::catalog::own;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use crate::fit::file;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{Layout, Plan, Weights};
+use crate::fit::memory::{self, Layout, Plan, Weights};
 use crate::fit::work::{Packing, Work};
 use crate::fit::{claims, constants};
 use crate::host;
 use crate::model::gguf::Header;
 use crate::model::quant::{Quant, TensorType};
-use crate::model::{self, Tensor};
+use crate::model::Tensor;
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
@@ -306,7 +306,7 @@ fn prepare(args: &FitArgs) -> anyhow::Result<Vec<Prepared>> {
     let mut prepared = Vec::new();
     for spec in specs {
         for &quant in &quants {
-            match model::tensors(spec, quant) {
+            match memory::tensors(spec, quant) {
                 Ok(tensors) => prepared.push(Prepared {
                     spec: spec.clone(),
                     quant: quant.to_string(),
@@ -522,7 +522,7 @@ mod tests {
     fn every_line_has_a_cell_for_every_column() {
         let machine = Machine::parse("rtx-5090", &[]).unwrap();
         let spec = models::find("llama-3.1-70b").unwrap();
-        let tensors = model::tensors(spec, Quant::Q4KM).unwrap();
+        let tensors = memory::tensors(spec, Quant::Q4KM).unwrap();
         let work = Work::of_tensors(spec, &tensors, Packing::Q4K);
         let layout = Layout::default();
         let weights = Weights::of(&tensors);

@@ -11,9 +11,8 @@ use crate::catalog::models::{self, Arch, ModelSpec};
 use crate::fit::answer::{self, Candidate, Question, Verdict};
 use crate::fit::constants;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{Layout, Plan, Weights};
+use crate::fit::memory::{self, Layout, Plan, Weights};
 use crate::fit::work::{Packing, Work};
-use crate::model;
 use crate::model::quant::Quant;
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
@@ -141,7 +140,7 @@ pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
 
 fn prepare(spec: &'static ModelSpec) -> Option<(&'static ModelSpec, Weights, Work)> {
     let quant = if spec.arch == Arch::GptOss { Quant::Mxfp4 } else { Quant::Q4KM };
-    let tensors = model::tensors(spec, quant).ok()?;
+    let tensors = memory::tensors(spec, quant).ok()?;
     let work = Work::of_tensors(spec, &tensors, Packing::of(quant));
     Some((spec, Weights::of(&tensors), work))
 }

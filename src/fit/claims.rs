@@ -217,7 +217,7 @@ fn share(claim: &Claim) -> anyhow::Result<(String, Finding)> {
     let (mut fitting, mut all) = (0_u32, 0_u32);
     for spec in models::all() {
         let quant = if spec.arch == models::Arch::GptOss { Quant::Mxfp4 } else { quant(claim)? };
-        let Ok(tensors) = model::tensors(spec, quant) else { continue };
+        let Ok(tensors) = memory::tensors(spec, quant) else { continue };
         let tokens = layout(claim).slot_tokens.0.min(spec.context_max);
         let layout = Layout { slot_tokens: Tokens(tokens), ..Layout::default() };
         let needed = memory::of_weights(spec, Weights::of(&tensors), &layout)?.in_one_place();

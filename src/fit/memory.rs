@@ -68,9 +68,20 @@ impl Memory {
     }
 }
 
+/// The tensors of a catalogued model in `quant`, where its cache is one that the formulas here
+/// describe: an estimate that is far too low would be worse than none.
+pub fn tensors(spec: &ModelSpec, quant: Quant) -> anyhow::Result<Vec<Tensor>> {
+    ensure!(
+        spec.compressed.is_none(),
+        "the memory of '{}' cannot be told: its compressed cache is not modelled yet",
+        spec.id
+    );
+    model::tensors(spec, quant)
+}
+
 /// The memory of a catalogued model in `quant`.
 pub fn estimate(spec: &ModelSpec, quant: Quant, layout: &Layout) -> anyhow::Result<Memory> {
-    let tensors = model::tensors(spec, quant)?;
+    let tensors = tensors(spec, quant)?;
     of_tensors(spec, &tensors, layout)
 }
 
