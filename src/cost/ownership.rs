@@ -197,7 +197,7 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
 /// The equal payment at the end of each of `months` months that pays `amount` back at the monthly
 /// `rate`.
 fn annuity<N: Number>(amount: N, rate: N, months: u32) -> N {
-    if !(rate > N::whole(0)) {
+    if rate <= N::whole(0) {
         return amount / N::whole(months);
     }
     let mut discount = N::whole(1);

@@ -29,7 +29,7 @@ pub struct CostArgs {
 #[derive(Debug, clap::Subcommand)]
 enum CostCommand {
     /// Rank several devices for one workload.
-    Compare(ranking::CompareArgs),
+    Compare(Box<ranking::CompareArgs>),
     /// Work out what articles claim about the cost of local models (reports/claims-roi.md).
     Claims {
         /// The day whose prices hold, as 2026-11-21; otherwise today.
