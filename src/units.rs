@@ -21,18 +21,21 @@ macro_rules! quantity {
     };
 }
 
-quantity!(
-    /// A size in bytes, shown in binary units (GiB).
-    Bytes(u64)
-);
-quantity!(
-    /// A number of tokens.
-    Tokens(u32)
-);
-quantity!(
-    /// A duration or an instant on the monotonic clock, in nanoseconds.
-    Nanos(u64)
-);
+/// A size in bytes, shown in binary units (GiB).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+/// A number of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tokens(pub u32);
+
+/// A duration or an instant on the monotonic clock, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanos(pub u64);
+
 quantity!(
     /// A speed of prompt processing or generation, in tokens per second.
     TokensPerSecond(f64)
@@ -144,25 +147,6 @@ impl std::iter::Sum for Usd {
     }
 }
 
-impl Eq for Bytes {}
-impl Eq for Tokens {}
-impl Eq for Nanos {}
-impl Ord for Bytes {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
-}
-impl Ord for Tokens {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
-}
-impl Ord for Nanos {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
-}
-
 impl Bytes {
     /// `gib` GiB, rounded down to a whole byte.
     pub fn from_gib(gib: f64) -> Self {
@@ -192,7 +176,7 @@ impl Bytes {
             _ => return None,
         };
         let bytes = number.trim().parse::<f64>().ok()? * factor;
-        (bytes.is_finite() && bytes >= 1.0 && bytes < 1e18).then_some(Self(bytes as u64))
+        (bytes.is_finite() && (1.0..1e18).contains(&bytes)).then_some(Self(bytes as u64))
     }
 
     /// Both ways of counting, where a vendor's label is in GB: `39.6 GiB (42.5 GB)`.

@@ -16,7 +16,7 @@ use bench::catalog::models::{self, ModelSpec};
 use bench::fit::memory::{self, Layout};
 use bench::model::gguf::{Value, encode, encoded_len};
 use bench::model::quant::{Quant, TensorType};
-use bench::model::{self, arch};
+use bench::model::arch;
 use bench::units::{Bytes, Tokens};
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -65,7 +65,7 @@ struct Answer {
 
 fn mib_after(line: &str, marker: &str) -> Option<f64> {
     let rest = &line[line.find(marker)? + marker.len()..];
-    rest.trim_start().split_whitespace().next()?.parse().ok()
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 fn ask(backend: &LlamaBackend, loaded: &LlamaModel, case: Case) -> Option<Answer> {

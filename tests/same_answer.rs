@@ -72,8 +72,10 @@ fn check(specs: &[ModelSpec], quants: &[(Quant, f64)]) {
             let (smallest, tolerated) = (cosines[0], tolerated(spec, quant));
             println!("{} {quant}: {smallest:.6}, {:.6}", spec.id, cosines[tolerated]);
             // not `<`: a NaN is wrong too
-            if !(cosines[tolerated] >= least) {
-                let far = cosines.iter().filter(|&&c| !(c >= least)).count();
+            // A cosine that is no number agrees with nothing.
+            let agrees = |c: f64| c.is_finite() && c >= least;
+            if !agrees(cosines[tolerated]) {
+                let far = cosines.iter().filter(|&&c| !agrees(c)).count();
                 wrong.push(format!(
                     "{} {quant}: {far} positions below {least}, the worst {smallest:.6}",
                     spec.id

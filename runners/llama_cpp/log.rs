@@ -34,8 +34,7 @@ extern "C" fn keep(level: sys::ggml_log_level, text: *const c_char, _: *mut c_vo
     // SAFETY: llama.cpp passes a NUL-terminated string that lives for the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let Ok(mut lines) = LINES.lock() else { return };
-    let level = level as u32;
-    if level == sys::GGML_LOG_LEVEL_CONT as u32 {
+    if level == sys::GGML_LOG_LEVEL_CONT {
         if let Some((_, line)) = lines.last_mut() {
             line.push_str(&text);
         }
@@ -50,7 +49,7 @@ pub fn errors() -> Vec<String> {
     let mut room = MOST_ERROR_CHARS;
     lines
         .iter()
-        .filter(|(level, _)| *level == sys::GGML_LOG_LEVEL_ERROR as u32)
+        .filter(|(level, _)| *level == sys::GGML_LOG_LEVEL_ERROR)
         .map(|(_, line)| line.trim().chars().take(200).collect::<String>())
         .take_while(|line| {
             let fits = line.len() <= room;

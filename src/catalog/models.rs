@@ -338,7 +338,7 @@ impl Compressed {
     pub fn ratio(il: u32) -> u32 {
         match il {
             0 | 1 => 0,
-            _ if il % 2 == 0 => 4,
+            _ if il.is_multiple_of(2) => 4,
             _ => 128,
         }
     }
@@ -350,13 +350,13 @@ impl ModelSpec {
         match &self.sliding {
             None => false,
             Some(Sliding { full_every: None, .. }) => true,
-            Some(Sliding { full_every: Some(n), .. }) => (il + 1) % n != 0,
+            Some(Sliding { full_every: Some(n), .. }) => !(il + 1).is_multiple_of(*n),
         }
     }
 
     /// Whether layer `il` has linear attention: a state instead of a cache.
     pub fn is_linear(&self, il: u32) -> bool {
-        self.linear.as_ref().is_some_and(|l| (il + 1) % l.full_every != 0)
+        self.linear.as_ref().is_some_and(|l| !(il + 1).is_multiple_of(l.full_every))
     }
 
     /// Values in a query and key head of layer `il`.
@@ -394,13 +394,13 @@ impl ModelSpec {
 
     /// Whether layer `il` has experts.
     pub fn has_experts(&self, il: u32) -> bool {
-        self.experts.as_ref().is_some_and(|e| il >= e.dense_lead && (il + 1) % e.every == 0)
+        self.experts.as_ref().is_some_and(|e| il >= e.dense_lead && (il + 1).is_multiple_of(e.every))
     }
 
     /// Whether layer `il` has an indexer of its own.
     pub fn has_indexer(&self, il: u32) -> bool {
         // GLM-5.2: layers 0 and 1, then every fourth from layer 2 (llama.cpp src/models/glm-dsa.cpp).
-        self.indexer.as_ref().is_some_and(|x| il < 2 || (il - 2) % x.full_every == 0)
+        self.indexer.as_ref().is_some_and(|x| il < 2 || (il - 2).is_multiple_of(x.full_every))
     }
 }
 

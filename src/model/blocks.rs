@@ -99,7 +99,7 @@ impl Scaling {
 
 /// The smallest prime that is not below `n`.
 fn prime_from(n: u64) -> u64 {
-    let is_prime = |n: u64| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    let is_prime = |n: u64| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
     (n..).find(|&n| is_prime(n)).unwrap_or(n)
 }
 

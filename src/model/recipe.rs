@@ -146,7 +146,7 @@ impl Recipe<'_> {
         if role == Role::Output || (self.tied && role == Role::TokenEmbedding) {
             return match main {
                 Mxfp4 | Q8_0 => Q8_0,
-                _ if shape.dims[0] % main.block_weights() != 0 => Q8_0,
+                _ if !shape.dims[0].is_multiple_of(main.block_weights()) => Q8_0,
                 _ => Q6K,
             };
         }
@@ -231,7 +231,7 @@ fn gets_more_bits(i: u32, n: u32) -> bool {
 
 /// The type for a row of `width` weights that is no whole number of blocks.
 fn fallback(kind: TensorType, width: u64) -> TensorType {
-    if width % kind.block_weights() == 0 {
+    if width.is_multiple_of(kind.block_weights()) {
         return kind;
     }
     let smaller = match kind {
@@ -242,7 +242,7 @@ fn fallback(kind: TensorType, width: u64) -> TensorType {
         TensorType::Q6K => TensorType::Q8_0,
         other => other,
     };
-    if width % smaller.block_weights() == 0 { smaller } else { TensorType::F16 }
+    if width.is_multiple_of(smaller.block_weights()) { smaller } else { TensorType::F16 }
 }
 
 #[cfg(test)]
