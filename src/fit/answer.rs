@@ -275,9 +275,14 @@ fn predict(
     answer.decode = Some(speed(1.0, seconds, single, Some(ceiling)));
     let slots = f64::from(layout.slots);
     if layout.slots > 1 {
-        let (seconds, ceiling) = step(slots);
-        if places.iter().all(|p| p.fp16.is_some()) {
+        let (together, ceiling) = step(slots);
+        // Together is never slower than one after the other.
+        let seconds = together.min(slots * seconds);
+        if places.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)) {
             answer.system = Some(speed(slots, seconds, Class::DecodeStreams, Some(ceiling)));
+        } else {
+            let why = "no speed for all users together: nothing published tells how this device";
+            answer.remarks.push(format!("{why} gains from several streams"));
         }
     }
     let prompt = Usage { cached: 0.0, ..usage };
