@@ -14,9 +14,9 @@ use std::sync::Mutex;
 
 use bench::catalog::models::{self, ModelSpec};
 use bench::fit::memory::{self, Layout};
+use bench::model::arch;
 use bench::model::gguf::{Value, encode, encoded_len};
 use bench::model::quant::{Quant, TensorType};
-use bench::model::arch;
 use bench::units::{Bytes, Tokens};
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;

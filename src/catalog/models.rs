@@ -394,7 +394,9 @@ impl ModelSpec {
 
     /// Whether layer `il` has experts.
     pub fn has_experts(&self, il: u32) -> bool {
-        self.experts.as_ref().is_some_and(|e| il >= e.dense_lead && (il + 1).is_multiple_of(e.every))
+        self.experts
+            .as_ref()
+            .is_some_and(|e| il >= e.dense_lead && (il + 1).is_multiple_of(e.every))
     }
 
     /// Whether layer `il` has an indexer of its own.
