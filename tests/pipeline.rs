@@ -145,7 +145,11 @@ fn a_killed_run_leaves_whole_files_and_is_resumed() {
     let mut child = place.bench(&["run", "scenario.toml"]).spawn().unwrap();
     let start = Instant::now();
     let rows = || {
-        let folder = std::fs::read_dir(place.path().join("results")).ok()?.next()?.ok()?.path();
+        // A folder that is still being made has a name that begins with a dot.
+        let folder = std::fs::read_dir(place.path().join("results"))
+            .ok()?
+            .map(|entry| entry.unwrap().path())
+            .find(|path| !path.file_name().unwrap().to_str().unwrap().starts_with('.'))?;
         Some(bench::record::read_records(&folder.join("records.csv")).unwrap().len())
     };
     while rows().unwrap_or(0) < 1 {
