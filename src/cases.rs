@@ -339,7 +339,7 @@ mod tests {
     fn the_engines_of_one_work_are_adjacent() {
         let text = matrix(
             "\"qwen3-0.6b\", \"qwen3-8b\"",
-            "\"candle\", \"llama.cpp\", \"mlx\"",
+            "\"candle\", \"llama.cpp\", \"mock\"",
             "batch = [1, 2]\nconcurrency = [4]\n",
         );
         let cases = expand(&scenario(&text)).unwrap();
@@ -347,7 +347,7 @@ mod tests {
         for point in cases.chunks(3) {
             assert!(point.iter().all(|case| case.same_work(&point[0])));
             let engines: Vec<_> = point.iter().map(|case| case.engine.as_str()).collect();
-            assert_eq!(engines, ["candle", "llama.cpp", "mlx"]);
+            assert_eq!(engines, ["candle", "llama.cpp", "mock"]);
         }
         assert_eq!(cases.chunk_by(Case::same_work).count(), 6);
     }

@@ -109,13 +109,26 @@ fn an_engine_that_dies_in_a_later_trial_keeps_the_figures_of_the_earlier_ones() 
 fn a_missing_runner_is_a_row_that_says_what_to_type() {
     let place = scenario("m.gguf");
     let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
-    let text = text.replace("\"mock\"", "\"mlx\", \"mock\"");
+    let text = text.replace("\"mock\"", "\"candle\", \"mock\"");
     std::fs::write(place.path().join("scenario.toml"), text).unwrap();
-    let output = place.run(&[]);
+    // A program folder with the mock's runner alone.
+    let programs = tempfile::tempdir().unwrap();
+    for (name, path) in
+        [("bench", env!("CARGO_BIN_EXE_bench")), ("bench-mock", env!("CARGO_BIN_EXE_bench-mock"))]
+    {
+        std::fs::copy(path, programs.path().join(name)).unwrap();
+    }
+    let output = std::process::Command::new(programs.path().join("bench"))
+        .args(["run", "scenario.toml"])
+        .current_dir(place.path())
+        .env("PATH", "")
+        .env("BENCH_CACHE", place.path().join("cache"))
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let records = place.records();
     assert_eq!(records[0].outcome, Outcome::NotInstalled);
-    assert!(records[0].reason.as_ref().unwrap().contains("make mlx"), "{:?}", records[0].reason);
+    assert!(records[0].reason.as_ref().unwrap().contains("make candle"), "{:?}", records[0].reason);
     assert_eq!(records[1].outcome, Outcome::Measured);
 }
 

@@ -33,7 +33,6 @@ pub const ENGINES: &[Engine] = &[
         ],
         GGUF_KV,
     ),
-    in_process("mlx", &["batch_tokens"], &[]),
     in_process("mock", &["threads", "batch_tokens", "kv_type"], GGUF_KV),
     // What a server is started with: `[start.settings]` of its descriptor in `runners/openai`.
     server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"]),

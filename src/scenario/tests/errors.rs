@@ -98,7 +98,7 @@ fn an_empty_or_absent_list_would_run_nothing() {
          'models = [\"qwen3-0.6b\"]'"
     );
     assert_eq!(
-        errors("[[matrix]]\nmodels = [\"qwen3-8b\"]\nquants = [\"F16\"]\nengines = [\"mlx\"]\n"),
+        errors("[[matrix]]\nmodels = [\"qwen3-8b\"]\nquants = [\"F16\"]\nengines = [\"mock\"]\n"),
         "s.toml:1: [[matrix]] has no 'points'; add \
          'points = [{ prompt_tokens = 512, new_tokens = 128 }]'"
     );
@@ -192,10 +192,10 @@ fn a_setting_that_an_engine_lacks_is_refused() {
         "s.toml:7: engine 'candle' has no setting 'split_mode'; it has threads, gpu_layers, \
          kv_type, batch_tokens"
     );
-    let mlx = with_matrix("settings = { gpu_layers = 99 }\n").replace("candle", "mlx");
+    let mock = with_matrix("settings = { gpu_layers = 99 }\n").replace("candle", "mock");
     assert_eq!(
-        errors(&mlx),
-        "s.toml:6: engine 'mlx' has no setting 'gpu_layers'; move it to \
+        errors(&mock),
+        "s.toml:6: engine 'mock' has no setting 'gpu_layers'; move it to \
          [matrix.settings.\"llama.cpp\"]"
     );
     let vllm = with_matrix("[settings.vllm]\nthreads = 1\n").replace("candle", "vllm");
@@ -225,13 +225,15 @@ fn a_setting_that_an_engine_lacks_is_refused() {
         "s.toml:7: unknown kv_type 'q8_0'; use one of f16, f32"
     );
     assert_eq!(
-        errors_of("[settings.mlx]\nbatch_tokens = 1\n"),
-        "s.toml:6: no [[matrix]] measures 'mlx'; remove [settings.mlx] or measure it"
+        errors_of("[settings.llama-server]\nbatch_tokens = 1\n"),
+        "s.toml:6: no [[matrix]] measures 'llama-server'; remove [settings.llama-server] or measure it"
     );
-    let mixed = format!("{}[settings]\nthreads = 2\n", with_matrix("")).replace("candle", "mlx");
+    let shared = format!("{}[settings]\ngpu_layers = 2\n", with_matrix(""));
+    let mixed = shared.replace("candle", "mock");
     assert_eq!(
         errors(&mixed),
-        "s.toml:7: engine 'mlx' has no setting 'threads'; move it to [settings.\"llama.cpp\"]"
+        "s.toml:7: engine 'mock' has no setting 'gpu_layers'; move it to \
+         [settings.\"llama.cpp\"]"
     );
     assert_eq!(
         errors_of("[settings.\"llama.cpp\"]\nbatch_tokens = 128\nmicro_batch = 256\n"),
