@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How far `bench run` and llama.cpp's own llama-bench are apart: the same file, threads and settings.
 
-    python3 tests/fidelity.py LLAMA_BENCH MODEL.gguf [--rounds 7] [--prompt 512] [--new 64]
+    python3 tests/fidelity.py LLAMA_BENCH MODEL.gguf [--rounds 7] [--prompt 512] [--new 64 | --prefill-only]
 
 LLAMA_BENCH is the llama-bench of the llama.cpp source that llama-cpp-sys-2 carries. The two run in
 turn, so that drift of the machine hits both; printed are the ratios ours / llama-bench of each round
@@ -22,9 +22,10 @@ REPETITIONS = 5
 
 
 def llama_bench(program, model, threads, prompt, new):
-    """Median prefill and decode tok/s over the repetitions."""
+    """Median prefill and decode tok/s over the repetitions; prefill alone where `new` is 1."""
     speeds = []
-    for test in (["-p", str(prompt), "-n", "0"], ["-p", "0", "-n", str(new), "-d", str(prompt)]):
+    tests = [["-p", str(prompt), "-n", "0"], ["-p", "0", "-n", str(new), "-d", str(prompt)]]
+    for test in tests[: min(new, 2)]:
         command = [program, "-m", model, "-t", str(threads), "-r", str(REPETITIONS), "-o", "json", *test]
         rows = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         speeds.append(statistics.median(rows[0]["samples_ts"]))
@@ -38,7 +39,8 @@ def ours(program, folder, scenario):
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     row = next(csv.DictReader(text.splitlines()))
     share = row["harness_cpu_share"]
-    return [float(row["prefill_tok_s_median"]), float(row["decode_tok_s_median"])], share
+    speeds = [row["prefill_tok_s_median"], row["decode_tok_s_median"]]
+    return [float(speed) for speed in speeds if speed], share
 
 
 def main():
@@ -49,6 +51,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--prefill-only", action="store_const", const=1, dest="new")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +78,9 @@ points = [{{ prompt_tokens = {args.prompt}, new_tokens = {args.new} }}]
             theirs = llama_bench(args.llama_bench, args.model, args.threads, args.prompt, args.new)
             mine, share = ours(args.bench, folder, str(scenario))
             ratios.append([m / t for m, t in zip(mine, theirs)])
-            print(
-                f"round {number + 1}: prefill {mine[0]:.1f} / {theirs[0]:.1f} = {ratios[-1][0]:.4f}, "
-                f"decode {mine[1]:.2f} / {theirs[1]:.2f} = {ratios[-1][1]:.4f}, harness CPU {share}",
-                flush=True,
-            )
+            pairs = zip(("prefill", "decode"), mine, theirs, ratios[-1])
+            text = ", ".join(f"{name} {m:.2f} / {t:.2f} = {r:.4f}" for name, m, t, r in pairs)
+            print(f"round {number + 1}: {text}, harness CPU {share}", flush=True)
     for name, column in zip(("prefill", "decode"), zip(*ratios)):
         print(f"{name}: median ratio {statistics.median(column):.4f}, {min(column):.4f} to {max(column):.4f}")
 
