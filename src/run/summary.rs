@@ -1,4 +1,4 @@
-//! Trials to the figures of a record. `bench verify` and `bench report --recompute` call the same.
+//! Trials to the figures of a record.
 
 use std::collections::BTreeMap;
 
