@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use crate::catalog::hardware::{self, Device, Kind};
-use crate::report::markdown::Markdown;
-use crate::report::terminal::Terminal;
-use crate::report::{Render, Report, Section, Table};
+use crate::report::{Report, Section, Table};
 use crate::units;
 
 /// Flags of `bench devices`.
@@ -63,11 +61,6 @@ pub fn run(args: &DevicesArgs) -> anyhow::Result<ExitCode> {
     }
     let section = Section { table: Some(table), ..Section::default() };
     let report = Report { title: String::new(), sections: vec![section] };
-    let out = &mut std::io::stdout().lock();
-    if args.markdown {
-        Markdown.render(&report, out)?;
-    } else {
-        Terminal::default().render(&report, out)?;
-    }
+    super::show(&report, args.markdown)?;
     Ok(ExitCode::SUCCESS)
 }

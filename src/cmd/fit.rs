@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
-use clap::ValueEnum;
 
 use crate::catalog::hardware::{Device, Family, Kind};
 use crate::catalog::models::{self, ModelSpec};
@@ -23,6 +22,8 @@ use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
 use crate::units::{self, GbPerSecond, Tokens, TokensPerSecond, significant};
+
+use super::run::Format;
 
 /// Flags of `bench fit`.
 #[derive(Debug, clap::Args)]
@@ -67,19 +68,6 @@ pub struct FitArgs {
     /// How to write the table
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-/// How to write a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For a terminal.
-    Table,
-    /// Comma-separated values, with units in the columns' names.
-    Csv,
-    /// A list of objects.
-    Json,
-    /// For a document.
-    Markdown,
 }
 
 /// One line of the answer.

@@ -19,6 +19,9 @@ use std::process::ExitCode;
 
 use crate::cli::Command;
 use crate::cost::PRESETS;
+use crate::report::markdown::Markdown;
+use crate::report::terminal::Terminal;
+use crate::report::{Render, Report};
 use crate::scenario::Known;
 
 /// Runs the subcommand. An error is wrong usage or input (exit code 2); what goes wrong later is
@@ -45,4 +48,10 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
 pub fn known() -> Known {
     let presets = PRESETS.iter().map(|preset| preset.name.to_owned()).collect();
     Known { presets: Some(presets), ..Known::here() }
+}
+
+/// Prints a report for a person at a terminal, or as Markdown.
+fn show(report: &Report, markdown: bool) -> std::io::Result<()> {
+    let out = &mut std::io::stdout().lock();
+    if markdown { Markdown.render(report, out) } else { Terminal::default().render(report, out) }
 }

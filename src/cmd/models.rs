@@ -5,9 +5,7 @@ use std::process::ExitCode;
 use crate::catalog::models::{self, ModelSpec};
 use crate::model;
 use crate::model::quant::Quant;
-use crate::report::markdown::Markdown;
-use crate::report::terminal::Terminal;
-use crate::report::{Render, Report, Section, Table};
+use crate::report::{Report, Section, Table};
 use crate::units::{self, Tokens, significant};
 
 /// Flags of `bench models`.
@@ -79,11 +77,6 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<ExitCode> {
     }
     let section = Section { table: Some(table), ..Section::default() };
     let report = Report { title: String::new(), sections: vec![section] };
-    let out = &mut std::io::stdout().lock();
-    if args.markdown {
-        Markdown.render(&report, out)?;
-    } else {
-        Terminal::default().render(&report, out)?;
-    }
+    super::show(&report, args.markdown)?;
     Ok(ExitCode::SUCCESS)
 }

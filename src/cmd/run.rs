@@ -59,9 +59,9 @@ pub enum Format {
     Table,
     /// One array of objects.
     Json,
-    /// As in records.csv.
+    /// Comma-separated values, with units in the columns' names.
     Csv,
-    /// A Markdown table.
+    /// For a document.
     Markdown,
 }
 

@@ -2,6 +2,7 @@
 //! and names of a person's network stay out of rows and case ids.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::scenario::{ENGINES, NEVER_STARTED, Scenario, Server};
 
@@ -26,7 +27,11 @@ pub fn environment(scenario: &Scenario, engine: &str) -> Vec<(String, String)> {
     let server = scenario.servers.get(engine);
     let descriptor = server.and_then(|server| server.descriptor.as_ref());
     let name = match (descriptor, server) {
-        (Some(path), _) => path.display().to_string(),
+        // Relative to the scenario's own folder, as its documentation says.
+        (Some(path), _) => {
+            let folder = scenario.path.parent().unwrap_or(Path::new(""));
+            folder.join(path).display().to_string()
+        }
         (None, Some(server)) => server.kind.clone(),
         (None, None) => engine.to_owned(),
     };
