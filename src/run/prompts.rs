@@ -77,11 +77,7 @@ mod tests {
     const SHAPE: Shape = Shape { depth: 3, vocabulary: 1000 };
 
     fn plan(turns: u32, requests: u32) -> Vec<Planned> {
-        let mix = Mix {
-            turns,
-            context: Tokens(1000),
-            ..Mix::fixed(Tokens(20), Tokens(5))
-        };
+        let mix = Mix { turns, context: Tokens(1000), ..Mix::fixed(Tokens(20), Tokens(5)) };
         let source = Source::ClosedLoop { users: 1, think: Nanos(0) };
         mix.asked(source, Limit::Requests(requests)).plan(1).unwrap()
     }

@@ -81,7 +81,9 @@ impl<'a> Queue<'a> {
             match request.after.map(|before| before as usize) {
                 None => queue.due.push(Reverse((request.start_ns, i))),
                 Some(before) if before < i => queue.followers[before].push(i),
-                Some(before) => bail!("request {i} waits for request {before}, which is not before it"),
+                Some(before) => {
+                    bail!("request {i} waits for request {before}, which is not before it")
+                }
             }
         }
         Ok(queue)

@@ -365,7 +365,8 @@ fn trace_load(section: &Section<'_, '_>, findings: &mut Findings) -> Option<Vec<
     let mut alone = true;
     for name in ["batch", "concurrency", "rates"] {
         if let Some(field) = section.get(name) {
-            let message = format!("'{name}' with a trace, which has its own times; remove '{name}'");
+            let message =
+                format!("'{name}' with a trace, which has its own times; remove '{name}'");
             findings.add(field.value.span(), message);
             alone = false;
         }
@@ -395,8 +396,10 @@ fn duration(
     let seconds = field.number_of(field.value, 0.1..=86_400.0, findings)?;
     let span = field.value.span();
     if section.has("requests") {
-        findings
-            .add(span, "'seconds' and 'requests' exclude each other; remove one of them".to_owned());
+        findings.add(
+            span,
+            "'seconds' and 'requests' exclude each other; remove one of them".to_owned(),
+        );
         return None;
     }
     if !loads?.iter().any(|load| load.batch().is_none()) {

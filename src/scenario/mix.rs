@@ -44,7 +44,8 @@ pub(super) fn of_field(
 fn mix(workload: &Workload) -> anyhow::Result<Mix> {
     let preset = workload.preset.as_deref().map(Preset::find).transpose()?;
     let trace = workload.recorded.clone();
-    let longest = trace.iter().map(|row| row.prompt_tokens.0.saturating_add(row.new_tokens.0)).max();
+    let longest =
+        trace.iter().map(|row| row.prompt_tokens.0.saturating_add(row.new_tokens.0)).max();
     let context = workload.context.or(longest.map(Tokens));
     if let (Some(context), Some(longest)) = (workload.context, longest)
         && longest > context.0

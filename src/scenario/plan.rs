@@ -238,7 +238,10 @@ pub(super) fn workload(
         turns: section.whole("turns", 1..=10_000, findings).map(|n| n as u32),
         think: section.number("think_seconds", 0.0..=86_400.0, findings).map(Nanos::from_seconds),
         arrivals: arrivals(section, findings),
-        recorded: trace.as_ref().map(|path| recorded(section, path, folder, findings)).unwrap_or_default(),
+        recorded: trace
+            .as_ref()
+            .map(|path| recorded(section, path, folder, findings))
+            .unwrap_or_default(),
         trace,
         context: section.count("context_tokens", 2, findings).map(Tokens),
         working_days_per_month: section

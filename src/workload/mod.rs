@@ -266,7 +266,9 @@ impl fmt::Display for Length {
             Self::Fixed(tokens) => write!(f, "{}", tokens.0),
             Self::Normal { mean, deviation } => write!(f, "{mean} ± {deviation}"),
             Self::LogNormal { median, p95 } => write!(f, "{median} (p95 {p95})"),
-            Self::Histogram(bars) => write!(f, "of {} lengths, mean {:.0}", bars.len(), self.mean()),
+            Self::Histogram(bars) => {
+                write!(f, "of {} lengths, mean {:.0}", bars.len(), self.mean())
+            }
         }
     }
 }

@@ -67,7 +67,8 @@ pub const PRESETS: [Preset; 4] = [
 impl Preset {
     /// The preset of that name, or an error with the nearest and all known.
     pub fn find(name: &str) -> anyhow::Result<Self> {
-        let known = PRESETS.iter().find(|preset| preset.name == name || preset.also.contains(&name));
+        let known =
+            PRESETS.iter().find(|preset| preset.name == name || preset.also.contains(&name));
         let known = known.copied();
         known.with_context(|| {
             let names = PRESETS.map(|preset| preset.name);
