@@ -49,7 +49,7 @@ mod tests {
         ("compare", &["record", "stats"]),
         ("fit", &["catalog", "model", "record", "stats"]),
         ("capacity", &["catalog", "fit", "record", "scenario", "stats", "workload"]),
-        ("cost", &["catalog", "record", "stats"]),
+        ("cost", &["catalog", "record", "stats", "workload"]),
         (
             "run",
             &[

@@ -23,6 +23,7 @@ use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report};
 use crate::scenario::Known;
+use crate::workload;
 
 /// Runs the subcommand. An error is wrong usage or input (exit code 2); what goes wrong later is
 /// told by the exit code.
@@ -46,7 +47,9 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
 
 /// The words that a scenario may use: what the catalogues know, and the workloads with a name.
 pub fn known() -> Known {
-    let presets = PRESETS.iter().map(|preset| preset.name.to_owned()).collect();
+    let days = PRESETS.iter().map(|preset| preset.name);
+    let requests = workload::PRESETS.iter().map(|preset| preset.name);
+    let presets = days.chain(requests).map(str::to_owned).collect();
     Known { presets: Some(presets), ..Known::here() }
 }
 

@@ -29,17 +29,18 @@ fn under_load(heading: &str, records: &[&Record]) -> Section {
     let mut table = Table::new(&[
         "engine",
         "load",
-        ">per user",
-        ">in all",
+        ">each",
+        ">all",
         ">TTFT 50/95/99",
-        ">ITL p99",
+        ">ITL 99",
         ">good/s",
         ">memory",
     ]);
     let mut notes = vec![
-        "per user, in all: generated tok/s of one stream, and of all together while the load is \
-         steady. TTFT: 50th, 95th and 99th percentile. ITL: time between tokens. good/s: requests \
-         a second that met the objective; failures miss it. memory: peak of the processes."
+        "each, all: generated tok/s of one user's stream, and of all together while the load is \
+         steady. TTFT: 50th, 95th and 99th percentile. ITL 99: the 99th of the time between tokens. \
+         good/s: requests a second that met the objective; failures miss it. memory: peak of the \
+         processes."
             .to_owned(),
     ];
     for record in records {
@@ -188,7 +189,8 @@ fn capacity(heading: &str, records: &[&Record]) -> Section {
 
 /// What a search found: `12 (13)`, `≥ 512`, `none (1)`.
 fn found(record: &Record, met: Option<f64>, missed: Option<f64>) -> String {
-    let number = |value: f64| significant(value, 3);
+    let number =
+        |value: f64| if value.fract() == 0.0 { value.to_string() } else { significant(value, 3) };
     match (met, missed) {
         (Some(met), Some(missed)) => format!("{} ({})", number(met), number(missed)),
         (Some(met), None) => format!("≥ {}", number(met)),

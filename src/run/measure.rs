@@ -22,6 +22,9 @@ use super::{load, prompts, summary};
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
 
+/// Share of a trial's time limit that a probe may be expected to take.
+const ROOM: f64 = 0.8;
+
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stopping {
@@ -369,7 +372,7 @@ impl Lane {
         };
         let wanted = f64::from(self.subject.case.requests);
         let limit = stopping.trial_limit.as_secs_f64();
-        if wanted / pace > limit {
+        if wanted / pace > limit * ROOM {
             let reason = format!(
                 "a probe of {wanted} requests takes {} at this engine's {} requests a second, \
                  longer than limits.trial_seconds; raise it or shorten the requests",
@@ -381,7 +384,8 @@ impl Lane {
             return self.stop();
         }
         // Below this rate the probe's own requests come too slowly for its time limit.
-        let lowest = wanted / (limit * 0.8);
+        // Their times are drawn: three standard deviations above the mean of their sum.
+        let lowest = (wanted + 3.0 * wanted.sqrt()) / (limit * ROOM);
         let is_rate = self.subject.case.load == Load::MostRate;
         let search = if is_rate {
             Search::rates((0.8 * pace).max(lowest), lowest)
