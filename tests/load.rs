@@ -163,38 +163,51 @@ fn conversations_on_a_server_grow_and_wait_for_each_other() {
 
 #[test]
 fn the_capacity_of_an_engine_with_a_known_one_is_found() {
-    // A request takes 20 ms, alone: more than 50 a second wait longer and longer, and of three users
-    // the last one waits 40 ms for its turn.
+    // A request takes 20 ms, alone: more than 50 a second wait longer and longer, and of four users
+    // the last one waits 60 ms for its turn.
     let place = mock(
         ONE_AT_A_TIME,
         &format!("{POINT}\nconcurrency = [1]\nslots = 1"),
         "[slo]\nttft_ms = 55\nsearch = true\nattainment = 0.9\n\
          [workload]\nprompt_tokens = 1\nnew_tokens = 1\narrivals = \"constant\"",
     );
-    let records = measured(&place);
-    let of = |load: &str| records.iter().find(|r| r.load.as_deref() == Some(load)).unwrap();
-    let rate = of("slo-rate");
-    let capacity = rate.slo_capacity_per_s.unwrap();
-    assert!((45.0..=54.0).contains(&capacity), "{:?}", rate.slo_probes);
-    let missed = rate.slo_missed_per_s.unwrap();
-    assert!(missed > 50.0 && (missed - capacity) / missed <= 0.05, "{:?}", rate.slo_probes);
-    assert!(rate.slo_attainment_low.unwrap() >= 0.9);
-    let users = of("slo-users");
-    assert_eq!(
-        (users.slo_capacity_users, users.slo_missed_users),
-        (Some(3), Some(4)),
-        "{:?}",
-        users.slo_probes
-    );
-    assert_eq!(users.concurrency, Some(3), "the row shows the load that was found");
-    for load in ["slo-rate", "slo-users"] {
-        let id = &of(load).case_id;
-        let probes = trials(&place).iter().filter(|t| t.case_id == *id).count();
-        assert!((3..=10).contains(&probes), "{load}: {probes} probes");
+    // Other work on the machine can only make a fast engine look slow: it is asked up to three times.
+    let mut seen = Vec::new();
+    for out in ["one", "two", "three"] {
+        let output = place.run(&["--out", out]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let folder = std::fs::read_dir(place.path().join(out)).unwrap().next().unwrap().unwrap();
+        let folder = Folder::open(&folder.path()).unwrap();
+        let of =
+            |load: &str| folder.records().iter().find(|r| r.load.as_deref() == Some(load)).unwrap();
+        let (rate, users) = (of("slo-rate"), of("slo-users"));
+        let probes = (rate.slo_probes.clone(), users.slo_probes.clone());
+        let (capacity, most) =
+            (rate.slo_capacity_per_s.unwrap(), users.slo_capacity_users.unwrap());
+        assert!(capacity <= 54.0 && most <= 3, "more than there is: {probes:?}");
+        let missed = rate.slo_missed_per_s.unwrap();
+        assert!((missed - capacity) / missed <= 0.05, "{probes:?}");
+        assert_eq!(users.slo_missed_users, Some(most + 1), "{probes:?}");
+        assert_eq!(users.concurrency, Some(most), "the row shows the load that was found");
+        assert!(
+            rate.slo_attainment_low.unwrap() >= 0.9 && users.slo_attainment_low.unwrap() >= 0.9
+        );
+        let trials = folder.read_trials::<Sample>().unwrap();
+        for record in [rate, users] {
+            let id = &record.case_id;
+            let probes = trials.iter().filter(|t| t.case_id == *id && !t.warmup).count();
+            assert!((3..=10).contains(&probes), "{id}: {probes} probes");
+        }
+        seen.push(probes);
+        if capacity >= 45.0 && most == 3 {
+            let report =
+                place.bench(&["report", folder.path().to_str().unwrap()]).output().unwrap();
+            let text = stdout(&report);
+            assert!(text.contains("3 (4)") && text.contains("load that meets"), "{text}");
+            return;
+        }
     }
-    let report = place.bench(&["report", place.results().to_str().unwrap()]).output().unwrap();
-    let text = stdout(&report);
-    assert!(text.contains("3 (4)") && text.contains("load that meets the objective"), "{text}");
+    panic!("50 a second and 3 users were never found: {seen:?}");
 }
 
 #[test]

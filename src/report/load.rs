@@ -176,7 +176,7 @@ fn capacity(heading: &str, records: &[&Record]) -> Section {
     notes.extend(objectives(records));
     for record in records {
         if let Some(probes) = &record.slo_probes {
-            notes.push(format!("{}, met by: {probes}", record.engine));
+            notes.push(format!("{}, requests that met it: {probes}", record.engine));
         }
     }
     Section {

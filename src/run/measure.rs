@@ -408,13 +408,13 @@ impl Lane {
         while let Some(value) = search.next() {
             let number = first + search.probes().len() as u32;
             let requests = self.subject.case.requests;
-            let (load, requests, unit) = if self.subject.case.load == Load::MostRate {
-                (Load::Rate(value), requests, "/s")
+            let (load, requests, shown) = if self.subject.case.load == Load::MostRate {
+                (Load::Rate(value), requests, format!("{}/s", significant(value, 3)))
             } else {
-                let users = Load::Concurrency(value as u32);
-                (users, requests.max(users.requests().unwrap_or(0)), " users")
+                let users = value as u32;
+                let least = users.saturating_mul(4);
+                (Load::Concurrency(users), requests.max(least), format!("{users} users"))
             };
-            let shown = format!("{}{unit}", significant(value, 3));
             progress(Step::Probe(&self.subject.case, &shown));
             let asked = Asked { load, requests, trial: number, pace: None };
             let samples = match self.attempt(asked, false, stopping) {
