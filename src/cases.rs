@@ -337,8 +337,11 @@ pub fn expect(
         // not of the person who waits.
         let context = u64::from(case.depth.0) * u64::from(case.slots().min(case.requests));
         let arrivals = case.load.rate().map_or(0.0, |rate| f64::from(case.requests) / rate);
+        let arrivals = case.duration.map_or(arrivals, Nanos::seconds);
         let work = (prompt + context) as f64 / speed.prefill + new as f64 / speed.decode;
-        let repeats = f64::from(trials.warm_up + trials.min);
+        // A search that starts near its end takes about as many probes.
+        let repeats = if case.load.is_search() { 8 } else { trials.warm_up + trials.min };
+        let repeats = f64::from(repeats);
         Nanos::from_seconds(speed.load.seconds() + repeats * work.max(arrivals))
     });
     Expected { memory: memory(case), time }

@@ -95,6 +95,16 @@ fn scenario(
     let matrices = matrix::matrices(&top, &scope, findings);
     let slo =
         section(&top, "slo", "[slo]", findings).and_then(|section| plan::slo(&section, findings));
+    for matrix in matrices.iter().flatten() {
+        let users = matrix.loads.iter().any(|load| load.concurrency().is_some());
+        if matrix.duration.is_some() && users && trials.warm_up == 0 {
+            findings.add(
+                top.raw("trials").map_or(0..0, |value| value.span()),
+                "'seconds' with 'concurrency' learns the engine's pace from a warm-up; set 'warm_up' \
+                 to 1 or more, or give 'requests'",
+            );
+        }
+    }
     if let (Some(slo), Some(matrices)) = (&slo, &matrices)
         && slo.search
         && !matrices.iter().any(Matrix::is_searched)
