@@ -124,7 +124,7 @@ pub fn run(
                 progress(Progress::Step(step))
             });
             let (mut records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
-            compare_in_process(scenario, &mut records);
+            compare_in_process(scenario, &mut records, folder.records());
             folder.add(records.clone(), &trials.concat())?;
             progress(Progress::Done(&records));
         }
@@ -132,15 +132,30 @@ pub fn run(
     Ok(())
 }
 
-/// Puts the figures of engines in process beside those of the servers that compute with them.
-fn compare_in_process(scenario: &Scenario, records: &mut [Record]) {
+/// Puts the figures of engines in process beside those of the servers that compute with them;
+/// `before` are the rows of the run so far.
+fn compare_in_process(scenario: &Scenario, records: &mut [Record], before: &[Record]) {
     for i in 0..records.len() {
         let Some(engine) = servers::in_process(scenario, &records[i].engine) else { continue };
-        let other = records.iter().find(|record| record.engine == engine && record.trials > 0);
-        if let Some(other) = other.cloned() {
+        let same = |other: &&Record| {
+            let served = &records[i];
+            // The hash is of the tokens: equal work of the same model.
+            other.engine == engine
+                && other.trials > 0
+                && other.token_hash.is_some()
+                && (&other.token_hash, &other.load) == (&served.token_hash, &served.load)
+                && (&other.model, &other.quant) == (&served.model, &served.quant)
+        };
+        let other = records.iter().chain(before).find(same).cloned();
+        if let Some(other) = other.filter(|_| !is_search(&records[i])) {
             load::compare_in_process(&mut records[i], &other);
         }
     }
+}
+
+/// Whether a row is a search's: two of them show different loads.
+fn is_search(record: &Record) -> bool {
+    record.slo_probes.is_some()
 }
 
 /// The machine's idle power, where a counter can be read; else it would be five seconds for nothing.
