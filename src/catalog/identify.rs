@@ -17,12 +17,8 @@ pub const SOURCE: &str = "pci.ids of 2025-07-11, https://pci-ids.ucw.cz";
 
 /// Chips that are sold with several counts of GPU cores, which only the count of CPU cores tells
 /// apart: Apple's technical specifications of the MacBook Pro of 2023 and 2024.
-const APPLE_CORES: [(&str, u32); 4] = [
-    ("apple-m3-max-30", 14),
-    ("apple-m3-max", 16),
-    ("apple-m4-max-32", 14),
-    ("apple-m4-max", 16),
-];
+const APPLE_CORES: [(&str, u32); 4] =
+    [("apple-m3-max-30", 14), ("apple-m3-max", 16), ("apple-m4-max-32", 14), ("apple-m4-max", 16)];
 
 /// The share by which a driver's memory may differ from the catalogue's.
 const MEMORY_TOLERANCE: f64 = 0.1;
@@ -172,8 +168,7 @@ pub fn chip(processor: &str, cores: Option<u32>) -> Option<Identified> {
         })
         .collect();
     let by = format!("processor '{processor}'");
-    let has_cores =
-        |d: &Device| APPLE_CORES.iter().any(|(id, n)| *id == d.id && Some(*n) == cores);
+    let has_cores = |d: &Device| APPLE_CORES.iter().any(|(id, n)| *id == d.id && Some(*n) == cores);
     if let Some(device) = candidates.iter().find(|d| has_cores(d)) {
         let by = format!("{by} with {} cores", or_absent(cores));
         return Some(Identified { device, by, doubt: None });
@@ -182,9 +177,8 @@ pub fn chip(processor: &str, cores: Option<u32>) -> Option<Identified> {
     let slowest = candidates.iter().min_by(|a, b| speed(a).total_cmp(&speed(b)))?;
     let others: Vec<&str> =
         candidates.iter().filter(|d| d.id != slowest.id).map(|d| d.name.as_str()).collect();
-    let doubt = (!others.is_empty()).then(|| {
-        format!("{} is called the same; the slower one is assumed", others.join(" or "))
-    });
+    let doubt = (!others.is_empty())
+        .then(|| format!("{} is called the same; the slower one is assumed", others.join(" or ")));
     Some(Identified { device: slowest, by, doubt })
 }
 
@@ -241,9 +235,11 @@ mod tests {
         assert!(id_of("NVIDIA GeForce RTX 3060", None, 8.0).is_err());
         assert!(id_of("NVIDIA GeForce RTX 4060", None, 8.0).is_err());
         assert_eq!(id_of("NVIDIA GeForce RTX 4070", None, 11.99).unwrap(), "rtx-4070");
-        assert!(id_of("NVIDIA GeForce GTX 1080", Some("10de:1b80"), 8.0).unwrap_err().contains(
-            "'NVIDIA GeForce GTX 1080' (PCI id 10de:1b80) is not in the catalogue"
-        ));
+        assert!(
+            id_of("NVIDIA GeForce GTX 1080", Some("10de:1b80"), 8.0)
+                .unwrap_err()
+                .contains("'NVIDIA GeForce GTX 1080' (PCI id 10de:1b80) is not in the catalogue")
+        );
     }
 
     #[test]

@@ -471,7 +471,11 @@ fn object(line: &Line) -> serde_json::Map<String, serde_json::Value> {
         .map(|(name, cell)| {
             let is_text = matches!(
                 *name,
-                "machine" | "model" | "quant" | "usable_reason" | "fits"
+                "machine"
+                    | "model"
+                    | "quant"
+                    | "usable_reason"
+                    | "fits"
                     | "prefill_basis"
                     | "decode_basis"
                     | "remarks"

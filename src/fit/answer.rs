@@ -286,7 +286,8 @@ fn predict(
         // Together is never slower than one after the other.
         let seconds = together.min(slots * seconds);
         if places.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)) {
-            answer.system = Some(speed(&terms, slots, seconds, Class::DecodeStreams, Some(ceiling)));
+            answer.system =
+                Some(speed(&terms, slots, seconds, Class::DecodeStreams, Some(ceiling)));
         } else {
             let why = "no speed for all users together: nothing published tells how this device";
             answer.remarks.push(format!("{why} gains from several streams"));

@@ -25,6 +25,8 @@ const TENTH: f64 = 1.2816;
 pub struct Own {
     /// How uncertain the constants still are.
     posterior: Posterior,
+    /// How the weights were packed that were measured.
+    packings: Vec<Packing>,
     /// What the constants leave unexplained, for each class that was measured.
     noise: BTreeMap<Class, f64>,
 }
@@ -33,6 +35,11 @@ impl Own {
     /// Whether speeds of this class were measured.
     pub fn has(&self, class: Class) -> bool {
         self.noise.contains_key(&class)
+    }
+
+    /// Whether weights packed so were measured.
+    pub fn has_packing(&self, packing: Packing) -> bool {
+        self.packings.contains(&packing)
     }
 
     /// How far measurements may lie from a prediction: the wider, the less the measurements say
@@ -51,6 +58,8 @@ pub struct Explained {
     pub index: usize,
     /// The kind of speed.
     pub class: Class,
+    /// How most of the weights are packed.
+    pub packing: Packing,
     /// The terms of its time.
     pub terms: Vec<Term>,
     /// Tokens in that time.
@@ -78,14 +87,10 @@ pub fn explain(points: &[&Point], place: &Place) -> Vec<Explained> {
             (Quantity::Decode, None) => Class::DecodeDense,
             (Quantity::Decode, Some(_)) => Class::DecodeExperts,
         };
-        explained.extend(terms.map(|terms| Explained { index, class, terms, tokens }));
+        let packing = work.packing;
+        explained.extend(terms.map(|terms| Explained { index, class, packing, terms, tokens }));
     }
     explained
-}
-
-/// How most of the weights of a catalogued model are packed.
-pub fn packing(model: &str, quant: &str) -> Option<Packing> {
-    work(model, quant).map(|work| work.packing)
 }
 
 fn work(model: &str, quant: &str) -> Option<Work> {
@@ -108,35 +113,52 @@ pub fn calibrate(points: &[&Point], place: &Place, published: &Constants) -> Opt
         .zip(&published.theta)
         .map(|(factor, &mean)| Prior { mean, deviation: freedom(&factor.name) })
         .collect();
-    let weight = (posynomial::NOISE / NOISE).powi(2);
-    let observations: Vec<Observation> = explained
-        .iter()
-        .map(|e| Observation {
-            terms: e.terms.clone(),
-            seconds: e.tokens / points[e.index].speed,
-            weight,
-        })
-        .collect();
-    let mut theta = posynomial::fit(&observations, &priors, &published.theta);
-    for (own, prior) in theta.iter_mut().zip(&priors) {
-        if prior.deviation <= FIXED {
-            *own = prior.mean;
+    let mut noise: BTreeMap<Class, f64> = explained.iter().map(|e| (e.class, NOISE)).collect();
+    let mut theta = published.theta.clone();
+    let mut posterior = None;
+    // Once with the noise that is hoped for, once with that which the first fit finds.
+    for _ in 0..2 {
+        let observations: Vec<Observation> = explained
+            .iter()
+            .map(|e| Observation {
+                terms: e.terms.clone(),
+                seconds: e.tokens / points[e.index].speed,
+                weight: (posynomial::NOISE / noise[&e.class]).powi(2),
+            })
+            .collect();
+        theta = posynomial::fit(&observations, &priors, &theta);
+        for (own, prior) in theta.iter_mut().zip(&priors) {
+            if prior.deviation <= FIXED {
+                *own = prior.mean;
+            }
         }
+        let found = Posterior::of(&observations, &priors, &theta);
+        noise = unexplained(&explained, &observations, &theta, &found, &noise);
+        posterior = Some(found);
     }
-    let mut squares: BTreeMap<Class, Vec<f64>> = BTreeMap::new();
-    for (e, o) in explained.iter().zip(&observations) {
-        let residual = (posynomial::seconds(&e.terms, &theta) / o.seconds).ln();
-        squares.entry(e.class).or_default().push(residual.powi(2));
-    }
-    let noise = squares.into_iter().map(|(class, all)| {
-        let mean = all.iter().sum::<f64>() / all.len() as f64;
-        (class, mean.sqrt().max(NOISE))
-    });
-    let own = Own {
-        posterior: Posterior::of(&observations, &priors, &theta),
-        noise: noise.collect(),
-    };
+    let packings = explained.iter().map(|e| e.packing).collect();
+    let own = Own { posterior: posterior?, packings, noise };
     Some(Constants { theta, spreads: published.spreads.clone(), own: Some(own) })
+}
+
+/// The root mean square of what each class's constants leave unexplained; each constant that the
+/// measurements decide takes one of them away. Never below [`NOISE`].
+fn unexplained(
+    explained: &[Explained],
+    observations: &[Observation],
+    theta: &[f64],
+    posterior: &Posterior,
+    noise: &BTreeMap<Class, f64>,
+) -> BTreeMap<Class, f64> {
+    let of_class = |(&class, assumed): (&Class, &f64)| {
+        let (mut squares, mut free) = (0.0, 0.0);
+        for (e, o) in explained.iter().zip(observations).filter(|(e, _)| e.class == class) {
+            squares += (posynomial::seconds(&e.terms, theta) / o.seconds).ln().powi(2);
+            free += 1.0 - posterior.variance(&e.terms, theta) / assumed.powi(2);
+        }
+        (class, (squares / f64::max(free, 1.0)).sqrt().max(NOISE))
+    };
+    noise.iter().map(of_class).collect()
 }
 
 /// How far a machine's own constant may lie from the published one, as a deviation of the logarithm.
@@ -146,12 +168,137 @@ fn freedom(name: &str) -> f64 {
     match name {
         "step.layer" | "step.attention" | "prompt.matrix" | "prompt.attention" => 1.0,
         "step.cache" | "step.compute" | "prompt.layer" => 0.7,
+        // An engine may have no fast kernel at all for a way of packing.
+        _ if name.starts_with("prompt.matrix.packing.") => 0.8,
         "step.unpack" | "step.unpack-k" => 0.5,
         "step.weights" => 0.4,
         "prompt.read" | "prompt.matrix.narrow" | "prompt.matrix.short" => 0.2,
         _ if name.starts_with("step.compute.packing.") => 0.4,
-        _ if name.starts_with("prompt.matrix.packing.") => 0.4,
         _ if name.starts_with("step.weights.packing.") => 0.1,
         _ => FIXED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::hardware::{Device, Family, Kind};
+    use crate::fit::basis::Basis;
+    use crate::fit::constants;
+    use crate::fit::measured::points;
+    use crate::record::{Outcome, Record};
+    use crate::units::{Bytes, GbPerSecond, Tflops};
+
+    fn place() -> Place {
+        let mut device: Device =
+            crate::catalog::hardware::find("cpu-ddr5-5600-2ch", &[]).unwrap().clone();
+        assert_eq!((device.kind, device.family), (Kind::Cpu, Family::Cpu));
+        device.id = "this-machine".to_owned();
+        device.memory = Some(Bytes::from_gib(24.0));
+        device.bandwidth = Some(GbPerSecond(40.0));
+        device.fp16 = Some(Tflops(0.23));
+        Place::whole(&device, "an engine").unwrap()
+    }
+
+    /// What a machine would measure whose constants are the published ones but for two: layers
+    /// cost four times as much, and prompts run three times as fast.
+    fn truth() -> Constants {
+        let mut truth = constants::embedded().clone();
+        for (factor, theta) in speed::factors().iter().zip(&mut truth.theta) {
+            match factor.name.as_str() {
+                "step.layer" => *theta += 4.0_f64.ln(),
+                "prompt.matrix" => *theta -= 3.0_f64.ln(),
+                _ => {}
+            }
+        }
+        truth
+    }
+
+    fn measure(model: &str, quant: &str, prompt: u32) -> Vec<Point> {
+        let record = Record {
+            case_id: format!("{model}-{quant}-{prompt}"),
+            engine: "an engine".to_owned(),
+            model: model.to_owned(),
+            quant: quant.to_owned(),
+            prompt_tokens: prompt,
+            new_tokens: 32,
+            batch: 1,
+            outcome: Outcome::Measured,
+            backend: Some("CPU".to_owned()),
+            decode_tok_s_median: Some(1.0),
+            prefill_tok_s_median: Some(1.0),
+            ..Record::default()
+        };
+        let mut found = points(&record, "x");
+        let speeds: Vec<f64> = explain(&found.iter().collect::<Vec<_>>(), &place())
+            .iter()
+            .map(|e| e.tokens / posynomial::seconds(&e.terms, &truth().theta))
+            .collect();
+        for (point, speed) in found.iter_mut().zip(speeds) {
+            point.speed = speed;
+        }
+        found
+    }
+
+    fn calibrated() -> Constants {
+        let mut seen = Vec::new();
+        for model in ["qwen3-0.6b", "llama-3.2-1b"] {
+            for quant in ["Q4_K_M", "Q8_0"] {
+                seen.extend([64, 768].into_iter().flat_map(|n| measure(model, quant, n)));
+            }
+        }
+        let seen: Vec<&Point> = seen.iter().collect();
+        calibrate(&seen, &place(), constants::embedded()).unwrap()
+    }
+
+    #[test]
+    fn two_models_tell_the_constants_that_a_third_is_predicted_by() {
+        let (own, published) = (calibrated(), constants::embedded());
+        for model in ["llama-3.2-3b", "tinyllama-1.1b"] {
+            let held_out = measure(model, "Q4_K_M", 256);
+            for e in explain(&held_out.iter().collect::<Vec<_>>(), &place()) {
+                let measured = held_out[e.index].speed;
+                let error = |c: &Constants| {
+                    (e.tokens / posynomial::seconds(&e.terms, &c.theta) / measured - 1.0).abs()
+                };
+                assert!(error(&own) < 0.05, "{model} {:?}: {}", e.class, error(&own));
+                assert!(error(published) > 2.0 * error(&own), "{model} {:?}", e.class);
+                assert_eq!(own.basis(e.class), Basis::Calibrated);
+                let (narrow, wide) =
+                    (own.spread(e.class, &e.terms), published.spread(e.class, &e.terms));
+                assert!(narrow.high - narrow.low < wide.high - wide.low, "{model} {:?}", e.class);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_keeps_a_wide_interval() {
+        let own = calibrated();
+        let width = |quant: &str, prompt: u32| {
+            let point = measure("llama-3.2-3b", quant, prompt);
+            let e = explain(&point.iter().collect::<Vec<_>>(), &place()).remove(1);
+            assert_eq!(e.class, Class::Prefill);
+            let spread = own.spread(e.class, &e.terms);
+            spread.high - spread.low
+        };
+        assert!(width("Q6_K", 256) > 3.0 * width("Q4_K_M", 256));
+        assert!(width("Q4_K_M", 32_768) > 1.2 * width("Q4_K_M", 256));
+    }
+
+    #[test]
+    fn mixtures_of_experts_stay_predicted_where_none_was_measured() {
+        assert_eq!(calibrated().basis(Class::DecodeExperts), Basis::Predicted);
+        let own = calibrated().own.unwrap();
+        assert!(own.has_packing(Packing::Q8) && !own.has_packing(Packing::F16));
+    }
+
+    #[test]
+    fn prompts_alone_calibrate_nothing() {
+        let points: Vec<Point> = measure("qwen3-0.6b", "Q8_0", 64)
+            .into_iter()
+            .filter(|p| p.quantity == Quantity::Prefill)
+            .collect();
+        let points: Vec<&Point> = points.iter().collect();
+        assert_eq!(calibrate(&points, &place(), constants::embedded()), None);
     }
 }

@@ -394,8 +394,7 @@ fn list() -> Vec<Named> {
             add(&format!("{stem}.api.{}", api.name()), 0.0, deviation);
         }
     }
-    for (stem, deviation) in
-        [("step.weights", 0.12), ("step.compute", 0.3), ("prompt.matrix", 0.2)]
+    for (stem, deviation) in [("step.weights", 0.12), ("step.compute", 0.3), ("prompt.matrix", 0.2)]
     {
         for packing in Packing::ALL {
             add(&format!("{stem}.packing.{}", packing.name()), 0.0, deviation);

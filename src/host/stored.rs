@@ -130,7 +130,10 @@ mod tests {
         for text in ["", "{}", r#"{"host":"a","taken":"","bench_version":"","probes":[]}"#] {
             fs::write(path(cache.path()), text).unwrap();
             let error = format!("{:#}", read(cache.path(), "a").unwrap_err());
-            assert!(error.contains("probe.json") && error.contains("bench host --probe"), "{error}");
+            assert!(
+                error.contains("probe.json") && error.contains("bench host --probe"),
+                "{error}"
+            );
         }
     }
 }

@@ -56,7 +56,8 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     } else {
         own::sections(&own::judge(&args.own, &args.against, constants::embedded())?)
     };
-    if !own.is_empty() && args.report.is_none() && args.constants.is_none() && args.check.is_none() {
+    if !own.is_empty() && args.report.is_none() && args.constants.is_none() && args.check.is_none()
+    {
         // The rest takes a while and is in reports/accuracy.md.
         super::show(&Report { title: String::new(), sections: own }, false)?;
         return Ok(ExitCode::SUCCESS);
@@ -68,7 +69,7 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.constants {
         write(path, &constants::write(&fitted))?;
     }
-    let mut report = accuracy(&found, &held_out, &aside);
+    let mut report = accuracy(&found, &held_out, &aside, &flags(args));
     report.sections.extend(own);
     if let Some(path) = &args.check {
         let name = path.display().to_string();
@@ -85,11 +86,22 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The flags that the report rests on, as they are typed.
+fn flags(args: &CalibrateArgs) -> String {
+    let joined = |paths: &[PathBuf]| {
+        paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(",")
+    };
+    if args.own.is_empty() {
+        return String::new();
+    }
+    format!(" --own {} --against {}", joined(&args.own), joined(&args.against))
+}
+
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside]) -> Report {
+fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside], flags: &str) -> Report {
     let over = |chosen: &dyn Fn(&Evidence) -> bool| Accuracy::over(found, held_out, chosen);
     let mut all = errors_table("class");
     for class in Class::ALL {
@@ -122,9 +134,10 @@ fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside]) -> Rep
                      that should hold 80 %. Several streams were measured on one device only, so \
                      their constant was fitted to nothing."
                         .to_owned(),
-                    "Made by `bench calibrate --report reports/accuracy.md`; `cargo test` makes it \
-                     again and fails where it got worse."
-                        .to_owned(),
+                    format!(
+                        "Made by `bench calibrate{flags} --report reports/accuracy.md`; `cargo \
+                         test` makes it again and fails where it got worse."
+                    ),
                 ],
                 table: Some(all),
                 notes: Vec::new(),

@@ -129,7 +129,8 @@ pub fn judge(
         }
     }
     ensure!(!judged.is_empty(), "every case of --against is in --own too; give other cases");
-    let disturbed = |results: &OwnResults| results.points.iter().filter(|p| p.is_disturbed()).count();
+    let disturbed =
+        |results: &OwnResults| results.points.iter().filter(|p| p.is_disturbed()).count();
     Ok(Judgement {
         used: shown.points().len(),
         disturbed: disturbed(&own) + disturbed(&held_out),
@@ -148,10 +149,7 @@ fn one(
 ) -> Judged {
     let speed = |c: &Constants| e.tokens / posynomial::seconds(&e.terms, &c.theta);
     let after = speed(constants);
-    let packings: BTreeSet<_> =
-        seen.iter().filter_map(|p| local::packing(&p.model, &p.quant)).collect();
-    let has_packing =
-        local::packing(&point.model, &point.quant).is_some_and(|p| packings.contains(&p));
+    let has_packing = constants.own.as_ref().is_some_and(|own| own.has_packing(e.packing));
     let news = match (
         seen.iter().any(|p| p.model == point.model),
         seen.iter().any(|p| p.quant == point.quant),
@@ -167,8 +165,7 @@ fn one(
 
 /// The median error before and after of those that `chosen` accepts.
 pub fn median_errors(judged: &[Judged], chosen: impl Fn(&Judged) -> bool) -> Option<(f64, f64)> {
-    let errors: Vec<(f64, f64)> =
-        judged.iter().filter(|j| chosen(j)).map(Judged::errors).collect();
+    let errors: Vec<(f64, f64)> = judged.iter().filter(|j| chosen(j)).map(Judged::errors).collect();
     let before = stats::median(&errors.iter().map(|e| e.0).collect::<Vec<_>>())?;
     let after = stats::median(&errors.iter().map(|e| e.1).collect::<Vec<_>>())?;
     Some((before, after))
@@ -310,4 +307,68 @@ fn details(judged: &[Judged]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::constants;
+    use crate::report::markdown::Markdown;
+    use crate::report::{Render, Report};
+
+    fn folders(names: &[&str]) -> Vec<PathBuf> {
+        let results = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results");
+        names.iter().map(|name| results.join(name)).collect()
+    }
+
+    fn committed() -> Judgement {
+        let own = folders(&OWN);
+        judge(&own, &folders(&AGAINST), constants::embedded()).unwrap()
+    }
+
+    const OWN: [&str; 2] =
+        ["2026-11-21-amd-epyc-2c-24g-calibrate", "2026-11-21-amd-epyc-2c-24g-calibrate-2"];
+    const AGAINST: [&str; 2] =
+        ["2026-11-21-amd-epyc-2c-24g-heldout-models", "2026-11-21-amd-epyc-2c-24g-heldout-depths"];
+
+    /// The gate: two small models predict four others and other depths.
+    #[test]
+    fn a_short_run_makes_predictions_for_other_models_as_good_as_required() {
+        let judged = committed().judged;
+        let models: BTreeSet<&str> = judged
+            .iter()
+            .filter(|j| matches!(j.news, News::Model | News::Packing))
+            .map(|j| j.point.model.as_str())
+            .collect();
+        assert_eq!(models.len(), 4, "{models:?}");
+        for quantity in [Quantity::Decode, Quantity::Prefill] {
+            let (before, after) = median_errors(&judged, |j| j.point.quantity == quantity).unwrap();
+            assert!(after <= 0.10 && after < before, "{quantity:?}: {before} {after}");
+        }
+        let covered = judged.iter().filter(|j| j.is_covered()).count() as f64;
+        assert!(covered / judged.len() as f64 >= 0.7, "{covered} of {}", judged.len());
+    }
+
+    #[test]
+    fn the_report_says_what_the_results_say() {
+        let report = Report { title: String::new(), sections: sections(&committed()) };
+        let mut text = Vec::new();
+        Markdown.render(&report, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let kept = include_str!("../../../reports/accuracy.md");
+        assert!(
+            kept.contains(text.trim()),
+            "reports/accuracy.md is not up to date; it says how to make it. Now:\n{text}"
+        );
+    }
+
+    #[test]
+    fn results_of_two_machines_are_not_mixed_and_the_same_cases_judge_nothing() {
+        let own = folders(&OWN[1..]);
+        let same = judge(&own, &own, constants::embedded()).unwrap_err().to_string();
+        assert!(same.contains("give other cases"), "{same}");
+        let missing = judge(&folders(&["nothing"]), &own, constants::embedded());
+        let error = format!("{:#}", missing.unwrap_err());
+        assert!(error.contains("no folder of results"), "{error}");
+    }
 }
