@@ -30,25 +30,16 @@ impl Here {
     /// none are given, and none where the only one is `none`.
     pub fn look(records: &[PathBuf]) -> anyhow::Result<Self> {
         let described = this_host::describe();
-        let speeds = host::this_machines_speeds(&described);
-        let mut notes = Vec::new();
-        match &speeds {
-            Ok(s) => notes.push(format!(
-                "{}: reads {} of memory, {} in 32 bits: {}",
-                described.label, s.bandwidth, s.compute, s.source
-            )),
-            Err(why) => notes.push(format!("{}: no speed: {why}", described.label)),
-        }
-        notes.extend(host::recognised(&described));
-        let machine = host::machine(&described, speeds.as_ref().ok());
         let folders = match records {
             [only] if only == Path::new("none") => Vec::new(),
             [] => own_results::of_host(Path::new(RESULTS), &described.label),
             given => given.to_vec(),
         };
-        let mut own = Own::default();
-        if !folders.is_empty() {
-            let results = own_results::read(&folders)?;
+        let results = match folders.as_slice() {
+            [] => None,
+            folders => Some(own_results::read(folders)?),
+        };
+        if let Some(results) = &results {
             ensure!(
                 results.host.label == described.label,
                 "'{}' was measured on '{}' and this machine is '{}'; predict for a machine of the \
@@ -57,15 +48,32 @@ impl Here {
                 results.host.label,
                 described.label
             );
-            own = Own::of(&results.points, &machine, constants::embedded());
-            let left_out = results.points.len() - own.points().len();
-            notes.push(format!(
-                "calibrated by {} speeds in {}; {left_out} left out: repeated, disturbed or of \
-                 another version",
-                own.points().len(),
-                results.folders.join(", "),
-            ));
         }
+        let recorded = results.as_ref().and_then(|results| results.speeds.clone());
+        let speeds = host::this_machines_speeds(&described, recorded);
+        let mut notes = vec![match &speeds {
+            Ok(s) => format!(
+                "{}: reads {} of memory, {} in 32 bits: {}",
+                described.label, s.bandwidth, s.compute, s.source
+            ),
+            Err(why) => format!("{}: no speed: {why}", described.label),
+        }];
+        notes.extend(host::recognised(&described));
+        let machine = host::machine(&described, speeds.as_ref().ok());
+        let own = match results {
+            None => Own::default(),
+            Some(results) => {
+                let own = Own::of(&results.points, &machine, constants::embedded());
+                notes.push(format!(
+                    "calibrated by {} speeds in {}; {} left out: other programs disturbed them, or \
+                     an older version of the engine was measured",
+                    own.points().len(),
+                    results.folders.join(", "),
+                    results.points.len() - own.points().len()
+                ));
+                own
+            }
+        };
         Ok(Self { machine, own, notes })
     }
 }

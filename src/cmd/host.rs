@@ -115,10 +115,11 @@ pub struct Speeds {
     pub source: String,
 }
 
-/// The speeds of this machine: the stored ones, else those of a probe now.
+/// The speeds of this machine: the stored ones, else those that its records hold, else those of a
+/// probe now.
 ///
 /// Without any (a build without optimisation cannot measure), an error in words.
-pub fn this_machines_speeds(host: &Host) -> Result<Speeds, String> {
+pub fn this_machines_speeds(host: &Host, recorded: Option<Speeds>) -> Result<Speeds, String> {
     let kept = cache::dir().and_then(|cache| stored::read(&cache, &host.label));
     if let Some(stored) = kept.map_err(|e| format!("{e:#}"))?
         && let (Some(bandwidth), Some(compute)) = (stored.read_bandwidth(), stored.compute())
@@ -126,6 +127,9 @@ pub fn this_machines_speeds(host: &Host) -> Result<Speeds, String> {
         let (n, taken) = (stored.probes.len(), &stored.taken);
         let source = format!("the median of {n} probes of {taken} (bench host)");
         return Ok(Speeds { bandwidth, compute, source });
+    }
+    if let Some(recorded) = recorded {
+        return Ok(recorded);
     }
     let probe = host::probe(host.cpu.usable_threads).map_err(|e| format!("{e:#}"))?;
     let source = "one probe just now; bench host --probe keeps the median of several".to_owned();
@@ -193,5 +197,99 @@ fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
         street_price: None,
         source: speeds.map_or_else(|| "not measured".to_owned(), |s| s.source.clone()),
         notes: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(name: &str, pci_id: &str, gib: f64) -> Gpu {
+        Gpu {
+            name: name.to_owned(),
+            pci_id: Some(pci_id.to_owned()),
+            memory: Some(Bytes::from_gib(gib)),
+            driver: None,
+            cuda: None,
+            compute_capability: None,
+            power_limit: None,
+            pcie: None,
+        }
+    }
+
+    fn host(gpus: Vec<Gpu>) -> Host {
+        let mut host = host::describe();
+        host.label = "a-machine".to_owned();
+        host.cpu.model = "AMD EPYC".to_owned();
+        host.memory.total = Bytes::from_gib(64.0);
+        host.gpus = gpus;
+        host
+    }
+
+    fn speeds() -> Speeds {
+        Speeds { bandwidth: GbPerSecond(40.0), compute: Tflops(0.2), source: "a test".to_owned() }
+    }
+
+    #[test]
+    fn cards_are_those_of_the_catalogue_with_the_memory_that_their_driver_states() {
+        let gpus = vec![card("x", "10de:2684", 23.5), card("x", "10de:2757", 15.9)];
+        let machine = machine(&host(gpus), Some(&speeds()));
+        let ids: Vec<&str> = machine.devices.iter().map(|d| d.id.as_str()).collect();
+        assert_eq!(ids, ["rtx-4090", "rtx-4090-laptop"]);
+        assert_eq!(machine.devices[0].memory, Some(Bytes::from_gib(23.5)));
+        assert_eq!(machine.host.unwrap().bandwidth, Some(GbPerSecond(40.0)));
+    }
+
+    #[test]
+    fn a_gpu_that_shares_memory_has_the_machines() {
+        let machine = machine(&host(vec![card("x", "1002:1586", 64.0)]), None);
+        assert_eq!(machine.devices[0].id, "strix-halo-395");
+        assert_eq!(machine.devices[0].memory, Some(Bytes::from_gib(128.0)));
+        assert_eq!(machine.host, None);
+    }
+
+    #[test]
+    fn without_a_gpu_the_processor_has_the_speeds_that_were_measured() {
+        let machine = machine(&host(Vec::new()), Some(&speeds()));
+        assert_eq!(machine.devices[0].id, "this-machine");
+        assert_eq!(machine.devices[0].bandwidth, Some(GbPerSecond(40.0)));
+        assert_eq!(machine.devices[0].source, "a test");
+    }
+
+    #[test]
+    fn an_apple_chip_is_its_row_with_the_memory_that_is_built_in() {
+        let mut mac = host(Vec::new());
+        mac.cpu.model = "Apple M4 Max".to_owned();
+        mac.cpu.physical_cores = Some(16);
+        let machine = machine(&mac, None);
+        assert_eq!(machine.devices[0].id, "apple-m4-max");
+        assert_eq!(machine.devices[0].memory, Some(Bytes::from_gib(64.0)));
+    }
+
+    #[test]
+    fn the_page_says_what_was_measured_where_and_when_or_how_to() {
+        let folder = Path::new("/var/cache/bench");
+        let shown = |stored: Option<&Stored>| {
+            let page = page(&host(Vec::new()), stored, folder);
+            page.sections[0].text.join("\n")
+        };
+        assert!(shown(None).contains("bench host --probe"));
+        let probe = host::Probe {
+            read_bandwidth: GbPerSecond(36.1),
+            compute: Tflops(0.234),
+            threads: 2,
+            buffer: Bytes(192 << 20),
+            took: crate::units::Nanos(330_000_000),
+        };
+        let stored = Stored {
+            host: "a-machine".to_owned(),
+            taken: "2026-11-21T10:00:00Z".to_owned(),
+            bench_version: "0.1.0".to_owned(),
+            probes: vec![probe],
+        };
+        let text = shown(Some(&stored));
+        for part in ["reads 36.1 GB/s", "2026-11-21T10:00:00Z", "/var/cache/bench/probe.json"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -80,3 +80,58 @@ pub fn read(folders: &[PathBuf]) -> anyhow::Result<OwnResults> {
     });
     Ok(OwnResults { host: machine, folders: names, points, speeds })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host;
+    use crate::record::{Folder, Outcome, Record};
+
+    fn folder(root: &Path, label: &str, bandwidth: f64) -> PathBuf {
+        let mut host = host::describe();
+        host.label = label.to_owned();
+        let text = toml::to_string(&host).unwrap();
+        let mut folder = Folder::create(root, label, "", &text).unwrap();
+        let record = Record {
+            case_id: "a".to_owned(),
+            engine: "llama.cpp".to_owned(),
+            model: "qwen3-0.6b".to_owned(),
+            quant: "Q8_0".to_owned(),
+            batch: 1,
+            outcome: Outcome::Measured,
+            backend: Some("CPU".to_owned()),
+            decode_tok_s_median: Some(40.0),
+            probe_bandwidth_gb_s_before: Some(bandwidth),
+            probe_bandwidth_gb_s_after: Some(bandwidth + 2.0),
+            probe_tflops_before: Some(0.2),
+            ..Record::default()
+        };
+        folder.add::<()>(vec![record], &[]).unwrap();
+        folder.path().to_owned()
+    }
+
+    #[test]
+    fn folders_of_one_machine_are_found_and_read_together() {
+        let root = tempfile::tempdir().unwrap();
+        folder(root.path(), "this", 30.0);
+        folder(root.path(), "this", 40.0);
+        folder(root.path(), "other", 90.0);
+        std::fs::create_dir(root.path().join("empty")).unwrap();
+        let found = of_host(root.path(), "this");
+        assert_eq!(found.len(), 2);
+        let results = read(&found).unwrap();
+        assert_eq!(results.points.len(), 2);
+        assert_eq!(results.points[0].folder, "results/this");
+        let speeds = results.speeds.unwrap();
+        assert_eq!((speeds.bandwidth, speeds.compute), (GbPerSecond(36.0), Tflops(0.2)));
+    }
+
+    #[test]
+    fn results_of_two_machines_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = [folder(root.path(), "this", 30.0), folder(root.path(), "other", 30.0)];
+        let error = read(&folders).unwrap_err().to_string();
+        assert!(error.contains("give the results of one machine"), "{error}");
+        assert!(of_host(&root.path().join("nothing"), "this").is_empty());
+    }
+}

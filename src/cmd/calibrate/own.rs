@@ -192,7 +192,9 @@ pub fn sections(judgement: &Judgement) -> Vec<Section> {
             against.join(", "),
         ),
         "Error: the median of |predicted / measured − 1|; coverage: how many measurements lie in \
-         the calibrated interval, which should hold 80 %."
+         the calibrated interval, which should hold 80 %. An engine may have no fast kernel for a \
+         way of packing weights that was not measured; no calibration can know that, so such \
+         predictions carry a wide interval and a remark."
             .to_owned(),
     ];
     vec![
