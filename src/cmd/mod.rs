@@ -6,9 +6,12 @@ pub mod devices;
 pub mod doctor;
 pub mod dry_run;
 pub mod fit;
+pub mod here;
+pub mod host;
 pub mod mock_server;
 pub mod model;
 pub mod models;
+pub mod own_results;
 pub mod prices;
 pub mod recommend;
 pub mod report;
@@ -32,6 +35,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Host(args) => host::run(args),
         Command::Fit(args) => fit::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
