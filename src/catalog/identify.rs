@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::hardware::{self, Device, Kind};
+use super::hardware::{self, Device, Family, Kind};
 use crate::units::{Bytes, or_absent};
 
 /// Ids of the devices in the catalogue, from the PCI ID Project's database (2025-07-11,
@@ -135,18 +135,26 @@ fn nearest_memory(
     let distance = |device: &Device| {
         let seen = match device.kind {
             Kind::Gpu => memory,
-            Kind::Unified | Kind::Cpu => Some(main_memory),
+            Kind::Unified | Kind::Cpu => Some(built_in(device, main_memory, memory)),
         };
-        match (device.memory, seen) {
+        let listed = device.memory.or(device.memory_label_gb.map(Bytes::from_gib));
+        match (listed, seen) {
             (Some(listed), Some(seen)) => (seen.0 as f64 / listed.0 as f64).ln().abs(),
             _ => 0.0,
         }
     };
     let near = devices.iter().filter(|d| {
-        // What the firmware keeps for itself, and how much is built in, vary in such machines.
+        // How much is built in varies in such machines.
         d.kind != Kind::Gpu || distance(d) <= MEMORY_TOLERANCE
     });
     near.min_by(|a, b| distance(a).total_cmp(&distance(b))).copied()
+}
+
+/// All memory of a machine whose GPU shares it: what the firmware sets aside for AMD's is missing
+/// from the rest, and its driver states it.
+pub fn built_in(device: &Device, main_memory: Bytes, of_driver: Option<Bytes>) -> Bytes {
+    let set_aside = of_driver.filter(|_| device.family == Family::AmdApu).map_or(0, |m| m.0);
+    Bytes(main_memory.0 + set_aside)
 }
 
 /// The row of a chip whose GPU shares the machine's memory, from the name of its processor.

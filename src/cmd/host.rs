@@ -10,7 +10,7 @@ use crate::host::stored::{self, Stored};
 use crate::host::{self, Gpu, Host};
 use crate::model::cache;
 use crate::report::{Report, Section};
-use crate::units::{Bytes, GbPerSecond, Tflops};
+use crate::units::{GbPerSecond, Tflops};
 
 /// Flags of `bench host`.
 #[derive(Debug, clap::Args)]
@@ -150,7 +150,9 @@ pub fn machine(host: &Host, speeds: Option<&Speeds>) -> Machine {
             // says only what the firmware has set aside.
             device.memory = match device.kind {
                 Kind::Gpu => gpu.memory.or(device.memory),
-                Kind::Unified | Kind::Cpu => shared_memory(host, gpu),
+                Kind::Unified | Kind::Cpu => {
+                    Some(identify::built_in(&device, host.memory.total, gpu.memory))
+                }
             };
             Some(device)
         })
@@ -173,10 +175,6 @@ pub fn machine(host: &Host, speeds: Option<&Speeds>) -> Machine {
         return Machine { name, devices: vec![device], host: None };
     }
     Machine { name, devices: vec![processor], host: None }
-}
-
-fn shared_memory(host: &Host, gpu: &Gpu) -> Option<Bytes> {
-    Some(Bytes(host.memory.total.0 + gpu.memory.map_or(0, |m| m.0)))
 }
 
 fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
@@ -203,6 +201,7 @@ fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Bytes;
 
     fn card(name: &str, pci_id: &str, gib: f64) -> Gpu {
         Gpu {
