@@ -59,6 +59,10 @@ fn page(host: &Host, stored: Option<&Stored>, cache: &Path) -> Report {
     match stored.and_then(speeds) {
         Some(speeds) => {
             text.push(speeds);
+            text.extend(stored.filter(|s| is_unsteady(s)).map(|_| {
+                "the probes differ by more than a quarter: end other programs and measure again"
+                    .to_owned()
+            }));
             text.push(format!("kept in {}", stored::path(cache).display()));
         }
         None => text.push("speed: not measured yet: bench host --probe".to_owned()),
@@ -77,6 +81,11 @@ fn speeds(stored: &Stored) -> Option<String> {
         stored.probes.len(),
         stored.taken
     ))
+}
+
+/// Whether something else used the memory while some of the probes ran.
+fn is_unsteady(stored: &Stored) -> bool {
+    stored.range().is_some_and(|(low, high)| high.0 > 1.25 * low.0)
 }
 
 /// What the catalogue calls each GPU, or the chip, of a machine; a line for each.
@@ -286,6 +295,11 @@ mod tests {
             bench_version: "0.1.0".to_owned(),
             probes: vec![probe],
         };
+        let mut slower = probe;
+        slower.read_bandwidth = GbPerSecond(20.0);
+        let unsteady = Stored { probes: vec![probe, slower], ..stored.clone() };
+        assert!(shown(Some(&unsteady)).contains("end other programs"));
+        assert!(!shown(Some(&stored)).contains("end other programs"));
         let text = shown(Some(&stored));
         for part in ["reads 36.1 GB/s", "2026-11-21T10:00:00Z", "/var/cache/bench/probe.json"] {
             assert!(text.contains(part), "{text}");

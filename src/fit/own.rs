@@ -6,7 +6,7 @@ use crate::units::{Nanos, TokensPerSecond};
 
 use super::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use super::basis::Basis;
-use super::calibrate::Constants;
+use super::calibrate::{Class, Constants};
 use super::evidence::Quantity;
 use super::local::{self, NOISE};
 use super::machine::Machine;
@@ -65,7 +65,11 @@ impl Own {
         question: &Question,
         published: &Constants,
     ) -> Answer {
-        let Some(own) = self.constants(&question.engine) else {
+        let has_experts = candidate.work.experts.is_some();
+        // Dense models say nothing about how experts are picked and gathered.
+        let tells =
+            |own: &&Constants| !has_experts || own.basis(Class::DecodeExperts) == Basis::Calibrated;
+        let Some(own) = self.constants(&question.engine).filter(tells) else {
             return answer::answer(candidate, machine, question, published);
         };
         let mut answer = answer::answer(candidate, machine, question, own);
@@ -253,7 +257,9 @@ mod tests {
         assert_eq!(basis("qwen3-0.6b", "llama.cpp", 8192), Basis::Calibrated);
         assert_eq!(basis("llama-3.2-1b", "llama.cpp", 784), Basis::Calibrated);
         assert_eq!(basis("qwen3-0.6b", "ollama", 784), Basis::Predicted);
-        assert_eq!(basis("qwen3-30b-a3b", "llama.cpp", 784), Basis::Predicted);
+        let experts = ask(&own, "qwen3-30b-a3b", "llama.cpp", 784);
+        assert_eq!(experts.decode.unwrap().basis, Basis::Predicted);
+        assert_eq!(experts.prefill.unwrap().basis, Basis::Predicted);
     }
 
     #[test]
