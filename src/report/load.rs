@@ -9,23 +9,39 @@ use super::{Section, Table};
 /// The tables of the loaded rows of one model; none where there are no such rows.
 pub fn sections(heading: &str, records: &[&Record]) -> Vec<Section> {
     let records: Vec<_> = records.iter().copied().filter(|record| record.is_loaded()).collect();
-    let (searches, loads): (Vec<_>, Vec<_>) = records.iter().partition(|r| is_search(r));
+    let mut works: Vec<String> = Vec::new();
+    for record in &records {
+        if !works.contains(&work(record)) {
+            works.push(work(record));
+        }
+    }
     let mut sections = Vec::new();
-    if !loads.is_empty() {
-        sections.push(under_load(heading, &loads));
+    for asked in works {
+        // Rows of other requests are other measurements: they do not share a table.
+        let (searches, loads): (Vec<_>, Vec<_>) =
+            records.iter().filter(|r| work(r) == asked).partition(|r| is_search(r));
+        if !loads.is_empty() {
+            sections.push(under_load(heading, &asked, &loads));
+        }
+        if !searches.is_empty() {
+            sections.push(capacity(heading, &asked, &searches));
+        }
+        sections.extend(clocks(heading, &asked, &loads));
     }
-    if !searches.is_empty() {
-        sections.push(capacity(heading, &searches));
-    }
-    sections.extend(clocks(heading, &records));
     sections
+}
+
+/// What one request asks for.
+fn work(record: &Record) -> String {
+    let alike = || format!("{} + {} tokens", record.prompt_tokens, record.new_tokens);
+    record.workload.clone().unwrap_or_else(alike)
 }
 
 fn is_search(record: &Record) -> bool {
     record.load.as_deref().is_some_and(|load| load.starts_with("slo-"))
 }
 
-fn under_load(heading: &str, records: &[&Record]) -> Section {
+fn under_load(heading: &str, asked: &str, records: &[&Record]) -> Section {
     let mut table = Table::new(&[
         "engine",
         "load",
@@ -46,7 +62,7 @@ fn under_load(heading: &str, records: &[&Record]) -> Section {
     for record in records {
         table.rows.push(row(record));
     }
-    notes.extend(works(records));
+    notes.push(format!("Requests: {asked}."));
     notes.extend(objectives(records));
     for record in records {
         if let Some(failure) = &record.failure {
@@ -104,21 +120,6 @@ fn times(times: [Option<f64>; 3]) -> String {
     format!("{} {unit}", shown.join("/"))
 }
 
-/// What was asked: the rows of one section may differ in it.
-fn works(records: &[&Record]) -> Option<String> {
-    let mut works: Vec<String> = Vec::new();
-    for record in records {
-        let work = record
-            .workload
-            .clone()
-            .unwrap_or_else(|| format!("{} + {} tokens", record.prompt_tokens, record.new_tokens));
-        if !works.contains(&work) {
-            works.push(work);
-        }
-    }
-    (!works.is_empty()).then(|| format!("Requests: {}.", works.join("; ")))
-}
-
 fn objectives(records: &[&Record]) -> Option<String> {
     let objective = records.iter().find_map(|record| record.slo.as_ref())?;
     Some(format!("Objective: {objective} of the requests."))
@@ -143,7 +144,7 @@ fn client(records: &[&Record]) -> Option<String> {
     ))
 }
 
-fn capacity(heading: &str, records: &[&Record]) -> Section {
+fn capacity(heading: &str, asked: &str, records: &[&Record]) -> Section {
     let mut table = Table::new(&["engine", ">users", ">requests/s"]);
     let mut notes = vec![
         "The highest load that met the objective by the lower end of its 95 % interval, and in \
@@ -172,7 +173,7 @@ fn capacity(heading: &str, records: &[&Record]) -> Section {
         let shown = if marked { format!("{name}*") } else { name.to_owned() };
         table.rows.push(vec![shown, users.unwrap_or_else(absent), rate.unwrap_or_else(absent)]);
     }
-    notes.extend(works(records));
+    notes.push(format!("Requests: {asked}."));
     notes.extend(objectives(records));
     for record in records {
         if let Some(probes) = &record.slo_probes {
@@ -201,7 +202,7 @@ fn found(record: &Record, met: Option<f64>, missed: Option<f64>) -> String {
 
 /// The clocks of a server side by side: the client's, the server's own, and the same engine in
 /// process.
-fn clocks(heading: &str, records: &[&Record]) -> Option<Section> {
+fn clocks(heading: &str, asked: &str, records: &[&Record]) -> Option<Section> {
     let has = |record: &&&Record| {
         record.server_decode_ns_median.is_some() || record.in_process_decode_tok_s_median.is_some()
     };
@@ -232,6 +233,7 @@ fn clocks(heading: &str, records: &[&Record]) -> Option<Section> {
              engine without a server. More than 3 % between the first two is marked, and between \
              the outer two with one user, where no queue explains it."
                 .to_owned(),
+            format!("Requests: {asked}."),
         ],
         ..Section::default()
     })
@@ -290,6 +292,14 @@ mod tests {
         assert!(document.contains("llama-server, 16 users: 3 of 40 failed: 429"), "{document}");
         assert!(document.contains("2.10 ms after they were due"), "{document}");
         assert!(document.contains("1.0 % of the time to first token"), "{document}");
+    }
+
+    #[test]
+    fn rows_of_other_requests_have_a_table_of_their_own() {
+        let longer = Record { prompt_tokens: 4096, ..record("vllm", 2) };
+        let (_, document) = rendered(&[record("vllm", 2), longer]);
+        assert_eq!(document.matches("under load").count(), 2, "{document}");
+        assert!(document.contains("Requests: 4096 + 128 tokens."), "{document}");
     }
 
     #[test]

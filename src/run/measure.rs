@@ -384,8 +384,13 @@ impl Lane {
             return self.stop();
         }
         // Below this rate the probe's own requests come too slowly for its time limit.
-        // Their times are drawn: three standard deviations above the mean of their sum.
-        let lowest = (wanted + 3.0 * wanted.sqrt()) / (limit * ROOM);
+        // Conversations start at times that are drawn: their sum may be three standard deviations
+        // above its mean, and the last one has its pauses still before it.
+        let turns = self.subject.case.mix.as_ref().map_or(1, |mix| mix.turns);
+        let pauses = self.subject.case.mix.as_ref().map_or(0.0, |mix| mix.think.seconds());
+        let pauses = pauses * f64::from(turns - 1);
+        let spread = 1.0 + 3.0 / (wanted / f64::from(turns)).sqrt();
+        let lowest = wanted * spread / (limit * ROOM - pauses).max(limit * 0.1);
         let is_rate = self.subject.case.load == Load::MostRate;
         let search = if is_rate {
             Search::rates((0.8 * pace).max(lowest), lowest)

@@ -115,7 +115,7 @@ fn matrix(
     };
     let traced = mix.iter().flatten().any(|mix| !mix.trace.is_empty());
     let loads = if traced { trace_load(section, findings) } else { loads(section, findings) };
-    if mixed && !traced {
+    if matches!(mix, Some(Some(_))) && !traced {
         check_no_batch(section, loads.as_deref(), findings);
     }
     let slots = crowd(section, "slots", loads.as_deref(), findings);
