@@ -7,12 +7,20 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bench::model::hf;
 use bench::runner::{Fault, Model, Settings};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::connection::{Target, exchange};
 use crate::descriptor::{Descriptor, Place, Start};
+use crate::payload::Ask;
+
+/// The variable that names a PEM file with certificates to trust besides the public ones.
+const CA_VARIABLE: &str = "BENCH_CA_FILE";
+
+/// The first argument of this program where it starts a server: see [`become_server`].
+pub const START: &str = "--start-server";
 
 /// How long a small question may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -75,7 +83,10 @@ pub fn target(descriptor: &Descriptor, url: &str) -> anyhow::Result<Target> {
             _ => bail!("no key: set the environment variable {}", key.environment),
         }
     }
-    Target::new(url, headers, secret)
+    let ca_file = descriptor.ca_file.clone().or_else(|| {
+        std::env::var_os(CA_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+    });
+    Target::new(url, headers, secret, ca_file.as_deref())
 }
 
 /// A program on the search path.
@@ -99,8 +110,11 @@ pub fn start(
     let port = free_port()?;
     let program = settings.options.get("program").unwrap_or(&start.command[0]);
     let arguments = arguments(start, model, settings, port)?;
-    let mut command = Command::new(program);
-    command.args(&arguments).envs(&start.environment).stdin(std::process::Stdio::null());
+    let own = std::env::current_exe().context("cannot find this program itself")?;
+    let mut command = Command::new(own);
+    command.arg(START).arg(program).args(&arguments).stdin(std::process::Stdio::null());
+    let missing = start.environment.iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    command.envs(missing);
     // Standard output already leads to standard error, whose end the harness keeps.
     let child = command.spawn().with_context(|| format!("cannot start '{program}'"))?;
     let mut started = Started(child);
@@ -112,13 +126,39 @@ pub fn start(
         if let Some(status) = started.0.try_wait().context("cannot see whether it runs")? {
             bail!("'{program}' ended before it was ready ({status}); see its words above");
         }
-        if let Ok((200, _)) = runtime.block_on(exchange(&target, path, None, ANSWER)) {
+        if let Ok((200, _)) = runtime.block_on(exchange(&target, path, Ask::Get, ANSWER)) {
             return Ok((started, target));
         }
         if begin.elapsed() > limit {
             bail!("'{program}' was not ready within {} s", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Becomes the server in these arguments, so that it ends when the client does, however that ends:
+/// what is set here outlives the change of program.
+#[cfg(unix)]
+pub fn become_server(words: &[std::ffi::OsString]) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    let Some((program, arguments)) = words.split_first() else {
+        return anyhow::anyhow!("{START} needs a program");
+    };
+    let error = Command::new(program).args(arguments).exec();
+    anyhow::anyhow!("cannot start '{}': {error}", program.display())
+}
+
+/// Starts the server in these arguments, and lasts as long as it does.
+#[cfg(not(unix))]
+pub fn become_server(words: &[std::ffi::OsString]) -> anyhow::Error {
+    let Some((program, arguments)) = words.split_first() else {
+        return anyhow::anyhow!("{START} needs a program");
+    };
+    match Command::new(program).args(arguments).status() {
+        Ok(status) => anyhow::anyhow!("'{}' ended: {status}", program.display()),
+        Err(error) => anyhow::anyhow!("cannot start '{}': {error}", program.display()),
     }
 }
 
@@ -158,6 +198,9 @@ fn arguments(
                 .context(format!("this server has no switch for '{name}'")));
         };
         arguments.extend(words.iter().map(|word| word.replace("{}", &value)));
+    }
+    if hf::lacks_weights(&model.path) {
+        arguments.extend(start.without_weights.iter().cloned());
     }
     if let Some(more) = settings.options.get("args") {
         let more: Vec<String> =
@@ -201,7 +244,7 @@ pub fn version(
     if let (Some(path), Some(url)) = (&source.path, url) {
         let target = target(descriptor, url)?;
         // Whoever names a URL means that server, and no program that happens to be installed.
-        match runtime.block_on(exchange(&target, path, None, ANSWER)) {
+        match runtime.block_on(exchange(&target, path, Ask::Get, ANSWER)) {
             Ok((200, body)) => {
                 let value: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let pointer = source.pointer.as_deref().unwrap_or("/version");
@@ -254,7 +297,7 @@ pub fn version(
 pub fn read(runtime: &Runtime, target: &Target, place: &Place) -> anyhow::Result<String> {
     let Place { path, pointer } = place;
     let (status, body) = runtime
-        .block_on(exchange(target, path, None, ANSWER))
+        .block_on(exchange(target, path, Ask::Get, ANSWER))
         .map_err(|error| anyhow::anyhow!("{}", error.reason))?;
     let words = || target.redacted(String::from_utf8_lossy(&body).trim());
     if status != 200 {
@@ -275,7 +318,8 @@ pub fn read_back(
 ) -> BTreeMap<String, String> {
     let mut effective = BTreeMap::new();
     for back in &descriptor.read {
-        let Ok((200, body)) = runtime.block_on(exchange(target, &back.path, None, ANSWER)) else {
+        let Ok((200, body)) = runtime.block_on(exchange(target, &back.path, Ask::Get, ANSWER))
+        else {
             continue;
         };
         let Ok(answer) = serde_json::from_slice::<Value>(&body) else { continue };

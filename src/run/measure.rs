@@ -9,7 +9,7 @@ use crate::host::{self, Probe};
 use crate::record::{Outcome, Record, Trial};
 use crate::runner::child::{Child, Failure, unexpected};
 use crate::runner::protocol::{Event, Job, Sample, ServedFault};
-use crate::runner::{Fault, LoadReport, Model, Schedule, Version};
+use crate::runner::{Fault, LoadReport, Model, Process, Schedule, Version};
 use crate::scenario::{Load, Slo};
 use crate::stats::Summary;
 use crate::units::{Nanos, significant};
@@ -270,6 +270,12 @@ impl Lane {
                 let effective: Vec<_> =
                     report.effective.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 self.record.effective_settings = Some(effective.join(" "));
+                self.record.peak_vram_bytes = report.device_bytes.map(|b| b.0);
+                match &report.process {
+                    Process::Own => {}
+                    Process::Listener { port, programs } => watch.listener(*port, programs),
+                    Process::Elsewhere => watch.blind("the server runs on another machine"),
+                }
                 watch.loaded();
                 let (trials, spent) = (Vec::new(), Duration::ZERO);
                 self.running = Some(Running { child, watch, trials, spent });
