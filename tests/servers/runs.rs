@@ -1,13 +1,13 @@
 //! Whole runs with servers in them: `bench run` on a scenario file.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::client::SERVER;
-use crate::common::Place;
+use crate::common::{Place, stderr, stdout};
 
-fn words_of(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+fn words_of(output: &Output) -> String {
+    stderr(output) + &stdout(output)
 }
 
 /// One point on `engines`, with these servers.
