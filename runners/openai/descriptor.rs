@@ -203,6 +203,9 @@ pub struct Start {
     /// Variables, where the environment does not have them already.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Variables that change how it works, to be recorded where they are set.
+    #[serde(default)]
+    pub variables: Vec<String>,
     /// More arguments for a model that is a folder without weights.
     #[serde(default)]
     pub without_weights: Vec<String>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -237,9 +237,11 @@ pub fn version(
     runtime: &Runtime,
     name: &str,
     descriptor: &Descriptor,
-    named: Option<&str>,
+    settings: &Settings,
 ) -> anyhow::Result<String> {
     let source = &descriptor.version;
+    let named = named_url(name, settings);
+    let named = named.as_deref();
     let url = named.or(descriptor.url.as_deref());
     if let (Some(path), Some(url)) = (&source.path, url) {
         let target = target(descriptor, url)?;
@@ -259,21 +261,28 @@ pub fn version(
             _ => {}
         }
     }
+    // A scenario may name the program where it is not on the search path.
+    let stated = settings.options.get("program").filter(|_| {
+        let start = descriptor.start.as_ref().and_then(|start| start.command.first());
+        start == source.command.first()
+    });
+    let mut refused = None;
     if let Some((program, arguments)) = source.command.split_first()
-        && let Some(program) = on_path(program)
+        && let Some(program) = on_path(stated.unwrap_or(program))
     {
         let output = Command::new(&program)
             .args(arguments)
             .output()
             .with_context(|| format!("cannot start '{}'", program.display()))?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
+        // llama-server tells its version as an error; others warn of other things there.
+        let told = [output.stdout, output.stderr];
+        let told = told.iter().find(|text| !text.trim_ascii().is_empty());
+        let text = String::from_utf8_lossy(told.map_or(&[], |text| text)).into_owned();
         let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let line = lines.iter().find(|line| line.contains("version")).or_else(|| lines.last());
-        if let Some(line) = line
-            && output.status.success()
-        {
-            return Ok((*line).to_owned());
+        match line {
+            Some(line) if output.status.success() => return Ok((*line).to_owned()),
+            _ => refused = Some(lines.last().map_or_else(String::new, |line| (*line).to_owned())),
         }
     }
     if let Ok(stated) = std::env::var(version_variable(name))
@@ -282,6 +291,10 @@ pub fn version(
         return Ok(format!("{} (as stated)", stated.trim()));
     }
     source.fixed.clone().with_context(|| match (url, &source.path) {
+        _ if refused.is_some() => {
+            let command = source.command.join(" ");
+            format!("'{command}' tells no version: {}", refused.unwrap_or_default())
+        }
         (Some(url), None) => format!(
             "the server at {url} does not tell its version; state it in {}",
             version_variable(name)
@@ -325,11 +338,28 @@ pub fn read_back(
         let Ok(answer) = serde_json::from_slice::<Value>(&body) else { continue };
         for (name, pointer) in &back.values {
             if let Some(value) = answer.pointer(pointer).and_then(plain) {
-                effective.insert(name.clone(), value);
+                effective.insert(name.clone(), without_folders(&value));
             }
         }
     }
     effective
+}
+
+/// A path without its folders, which can name a person; any other text as it is.
+pub fn without_folders(text: &str) -> String {
+    match Path::new(text).file_name() {
+        Some(name) if text.starts_with('/') => name.to_string_lossy().into_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// The variables that change how a started server works, as they are set.
+pub fn environment(start: &Start) -> BTreeMap<String, String> {
+    let set = |name: &String| {
+        let value = std::env::var(name).ok().or_else(|| start.environment.get(name).cloned());
+        Some((name.clone(), without_folders(&value?)))
+    };
+    start.environment.keys().chain(&start.variables).filter_map(set).collect()
 }
 
 fn plain(value: &Value) -> Option<String> {

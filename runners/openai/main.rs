@@ -100,8 +100,7 @@ impl Runner for Served {
         let settings = with_options(&Settings::default())?;
         use_key(&mut descriptor, &settings);
         let label = Descriptor::label(&name);
-        let url = launch::named_url(&label, &settings);
-        let version = launch::version(&runtime()?, &label, &descriptor, url.as_deref())?;
+        let version = launch::version(&runtime()?, &label, &descriptor, &settings)?;
         Ok(Version {
             version,
             build: format!("client {}", env!("CARGO_PKG_VERSION")),
@@ -173,11 +172,10 @@ impl Runner for Served {
         let mut effective = launch::read_back(&runtime, &target, &descriptor);
         let how = if started.is_some() { "this run" } else { "somebody else" };
         effective.insert("started_by".to_owned(), how.to_owned());
-        // A path names folders of a person: only the file's own name goes into records.
-        let shown = std::path::Path::new(&model).file_name().map_or(model.clone(), |name| {
-            if model.starts_with('/') { name.to_string_lossy().into_owned() } else { model.clone() }
-        });
-        effective.insert("served_model".to_owned(), shown);
+        effective.insert("served_model".to_owned(), launch::without_folders(&model));
+        if let (Some(_), Some(start)) = (&started, &descriptor.start) {
+            effective.extend(launch::environment(start));
+        }
         let prompts = match descriptor.request.prompt {
             PromptForm::Ids => "token ids, the first in an order of each request",
             PromptForm::Text => "text, counted by the server",
