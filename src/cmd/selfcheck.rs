@@ -167,6 +167,8 @@ impl Plan {
         let model = Model { path: PathBuf::from("mock") };
         child.ask(&Job::Load { model, settings }, PATIENCE).map_err(anyhow::Error::msg)?;
         let request = |i: u32| Request {
+            // A stream asks again when it has been answered.
+            after: i.checked_sub(self.streams),
             prompt: (i..i + 16).collect(),
             output: vec![0; self.tokens as usize],
             // Each stream asks again when it was answered.
@@ -247,7 +249,7 @@ impl Errors {
             let true_gap = (truth[1].0 - truth[0].0) as f64;
             self.itl.push(((seen[1] - seen[0]) as f64 - true_gap).abs());
         }
-        // A request without a start of its own waits for a user, who is no lag.
+        // All streams start at zero, and wait for each other in the client; later ones wait for none.
         if sample.intended_ns > 0 {
             self.lag.push(sample.sent_ns.saturating_sub(sample.intended_ns) as f64);
         }
