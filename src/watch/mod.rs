@@ -37,6 +37,9 @@ use crate::units::{Bytes, Joules, Nanos, Share, Watts};
 /// Time between two samples.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// The window in which processes are seen to rest: CPU time is counted in hundredths of a second.
+const SETTLING: Duration = Duration::from_millis(200);
+
 /// A thread that samples process trees ten times a second, from [`Watch::start`] to
 /// [`Watch::finish`]. End it while the processes live: what they did last would be missed.
 ///
@@ -146,6 +149,22 @@ impl Watch {
         let (reply, answer) = mpsc::channel();
         self.orders.send(Order::Lap(reply)).ok()?;
         answer.recv().ok()
+    }
+
+    /// Waits until the processes use no more than a tenth of a core, at most `limit`. Where their
+    /// CPU time cannot be read it waits for nothing.
+    pub fn settle(&self, limit: Duration) {
+        let start = Instant::now();
+        self.lap();
+        while start.elapsed() < limit {
+            thread::sleep(SETTLING);
+            let rests = self.lap().is_none_or(|lap| {
+                lap.tree_cpu.is_none_or(|cpu| cpu.seconds() <= OTHERS_CORES * lap.time.seconds())
+            });
+            if rests {
+                return;
+            }
+        }
     }
 
     /// Takes a last sample and ends.
