@@ -185,16 +185,20 @@ fn a_process_s_end_is_survived_and_its_peak_kept() {
 
 #[test]
 fn settling_waits_for_processes_that_still_compute_but_not_for_ever() {
+    let begin = Instant::now();
     let tree = Tree::spawn(1, &[(COMPUTE, 1500)]);
     let watch = Watch::start(tree.0.id());
-    let start = Instant::now();
-    watch.settle(Duration::from_millis(600));
-    let given_up = start.elapsed();
-    assert!(given_up < Duration::from_millis(1400), "{given_up:?}");
-    watch.settle(Duration::from_secs(20));
-    let rested = start.elapsed();
+    watch.settle(Duration::from_secs(60));
+    let rested = begin.elapsed();
     assert!(rested >= Duration::from_millis(1500), "{rested:?} is before the end of the work");
-    assert!(rested < Duration::from_secs(15), "{rested:?}");
     tree.end();
+    watch.finish();
+    let mut busy = Tree::spawn(1, &[(COMPUTE, 60_000)]);
+    let watch = Watch::start(busy.0.id());
+    let begin = Instant::now();
+    watch.settle(Duration::from_millis(600));
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    busy.0.kill().expect("a living child");
+    busy.end();
     watch.finish();
 }
