@@ -728,7 +728,9 @@ mod tests {
 
     #[test]
     fn the_portable_reading_sees_this_process() {
-        let mut tree = portable::Tree::new(&[std::process::id()]);
+        let mut tree = portable::Tree::new(&[]);
+        assert_eq!(tree.read(), None, "nothing is watched yet");
+        tree.also(std::process::id());
         let usage = tree.read().expect("this process");
         assert!(usage.high_water > 0 && usage.processes >= 1);
         assert!(tree.pids().any(|p| p == std::process::id()));
