@@ -1,8 +1,8 @@
-//! Real servers that this machine has, started and measured by `bench run`: llama-server, vLLM and
-//! mlx_lm.server. Where one is absent its test says so and does nothing.
+//! Real servers that this machine has, started and measured by `bench run`: llama-server and vLLM.
+//! Where one is absent its test says so and does nothing.
 //!
-//! A server is looked for in `BENCH_TEST_LLAMA_SERVER`, `BENCH_TEST_VLLM` or
-//! `BENCH_TEST_MLX_LM_SERVER` (paths of programs), then on the search path.
+//! A server is looked for in `BENCH_TEST_LLAMA_SERVER` or `BENCH_TEST_VLLM` (paths of programs), then
+//! on the search path.
 
 mod common;
 
@@ -92,10 +92,4 @@ fn vllm_is_started_without_weights_measured_and_ended_with_its_workers() {
         assert_eq!(record.model_bytes, None, "there is no file of weights");
         assert!(record.peak_memory_bytes.unwrap() > 270_000_000, "{record:?}");
     }
-}
-
-#[test]
-fn mlx_lm_server_is_started_measured_and_ended() {
-    let Some(path) = program("BENCH_TEST_MLX_LM_SERVER", "mlx_lm.server") else { return };
-    measured("mlx-lm-server", "BF16", &format!("program = \"{}\"", path.display()));
 }
