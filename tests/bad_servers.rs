@@ -1,6 +1,7 @@
 //! Servers that refuse, lie, hang and die, measured by `bench run`: each is an outcome with its
 //! reason, nothing that was measured before is lost, and the run goes on.
 
+#[allow(dead_code, reason = "these tests need a part of what the tests share")]
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};

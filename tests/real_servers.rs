@@ -4,6 +4,7 @@
 //! A server is looked for in `BENCH_TEST_LLAMA_SERVER` or `BENCH_TEST_VLLM` (paths of programs), then
 //! on the search path.
 
+#[allow(dead_code, reason = "this test needs a part of what the tests share")]
 mod common;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 //! every dialect's figures within 1 % of the truth, every failure an outcome with its reason.
 
 mod client;
+#[allow(dead_code, reason = "these tests need a part of what the tests share")]
 #[path = "../common/mod.rs"]
 mod common;
 mod models;
