@@ -182,3 +182,23 @@ fn a_process_s_end_is_survived_and_its_peak_kept() {
     between(observed.peak_memory, 100, 130);
     assert!(observed.samples >= 3, "{} samples", observed.samples);
 }
+
+#[test]
+fn settling_waits_for_processes_that_still_compute_but_not_for_ever() {
+    let begin = Instant::now();
+    let tree = Tree::spawn(1, &[(COMPUTE, 1500)]);
+    let watch = Watch::start(tree.0.id());
+    watch.settle(Duration::from_secs(60));
+    let rested = begin.elapsed();
+    assert!(rested >= Duration::from_millis(1500), "{rested:?} is before the end of the work");
+    tree.end();
+    watch.finish();
+    let mut busy = Tree::spawn(1, &[(COMPUTE, 60_000)]);
+    let watch = Watch::start(busy.0.id());
+    let begin = Instant::now();
+    watch.settle(Duration::from_millis(600));
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    busy.0.kill().expect("a living child");
+    busy.end();
+    watch.finish();
+}

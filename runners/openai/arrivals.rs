@@ -169,14 +169,22 @@ impl Arrivals {
             self.finish = Some(finish);
         }
         let usage = event.usage();
-        if brings.any() {
-            if brings.visible {
-                self.first_visible_ns.get_or_insert(at_ns);
-            }
+        if brings.visible {
+            self.first_visible_ns.get_or_insert(at_ns);
+        }
+        if brings.any() || event.ids().is_some() || self.counts_on(&event, usage.output_tokens) {
             self.events.push(Seen { at_ns, ids: event.ids(), total: usage.output_tokens });
         }
         self.usage.merge(usage);
         Ok(())
+    }
+
+    /// Whether an event without text brought tokens all the same: the server's running count rose.
+    /// A special token, or a part of a character, has no text of its own.
+    fn counts_on(&self, event: &Event, total: Option<u32>) -> bool {
+        let running = self.events.iter().all(|event| event.total.is_some());
+        let before = self.events.last().and_then(|event| event.total).unwrap_or(0);
+        event.is_choice() && running && total.is_some_and(|total| total > before)
     }
 
     /// The arrivals of tokens and the rest of what was seen, once everything is parsed.
@@ -202,6 +210,7 @@ impl Arrivals {
             server_decode_ns: self.usage.decode_ns,
             server_ttft_ns: self.usage.ttft_ns,
             server_load_ns: self.usage.load_ns,
+            server_means: false,
             finish: self.finish,
             error: None,
         };
@@ -290,6 +299,44 @@ mod tests {
         assert_eq!(tokens, [3, 4]);
         assert_eq!((served.first_event_ns, served.first_visible_ns), (Some(1), Some(4)));
         assert_eq!(served.counted, Counted::Events);
+    }
+
+    #[test]
+    fn a_token_without_a_text_is_one_where_the_server_counts_it() {
+        let event = |text: &str, total: u32| {
+            format!(
+                "data: {{\"choices\":[{{\"text\":\"{text}\"}}],\
+                 \"usage\":{{\"completion_tokens\":{total}}}}}\n\n"
+            )
+        };
+        let end = "data: {\"choices\":[],\"usage\":{\"completion_tokens\":3}}\n\n";
+        let (tokens, served) =
+            arrivals(&[(&event("", 1), 1), (&event("a", 2), 2), (&event("", 3), 3), (end, 4)]);
+        assert_eq!(tokens, [1, 2, 3]);
+        assert_eq!((served.counted, served.first_visible_ns), (Counted::Usage, Some(2)));
+    }
+
+    #[test]
+    fn a_count_at_the_end_alone_is_no_token() {
+        let (tokens, _) = arrivals(&[
+            ("data: {\"choices\":[{\"text\":\"a\"}]}\n\n", 1),
+            (
+                "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}],\
+                 \"usage\":{\"completion_tokens\":2}}\n\n",
+                9,
+            ),
+        ]);
+        assert_eq!(tokens, [1, 1]);
+    }
+
+    #[test]
+    fn ids_without_a_text_are_tokens() {
+        let (tokens, served) = arrivals(&[
+            ("data: {\"content\":\"\",\"tokens\":[7],\"stop\":false}\n\n", 1),
+            ("data: {\"content\":\"a\",\"tokens\":[8],\"stop\":false}\n\n", 2),
+            ("data: {\"content\":\"\",\"tokens\":[],\"stop\":true}\n\n", 3),
+        ]);
+        assert_eq!((tokens, served.counted), (vec![1, 2], Counted::Ids));
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn text(ids: &[u32]) -> String {
 }
 
 /// Sets the value at a JSON pointer, making the objects on the way.
-fn put(body: &mut Value, pointer: &str, value: Value) -> anyhow::Result<()> {
+pub fn put(body: &mut Value, pointer: &str, value: Value) -> anyhow::Result<()> {
     let mut place = body;
     for key in pointer.split('/').skip(1) {
         place = match place {

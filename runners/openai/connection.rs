@@ -2,23 +2,27 @@
 //! socket: below the encryption and before any parsing.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use bench::runner::protocol::{ServedError, ServedFault};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::payload::{Ask, Payload};
 
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -135,11 +139,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target for `url`, with headers, one of which may hold `secret`.
+    /// A target for `url`, with headers, one of which may hold `secret`, that also trusts the
+    /// certificates of a PEM file.
     pub fn new(
         url: &str,
         headers: Vec<(String, String)>,
         secret: Option<String>,
+        ca_file: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let base: Uri = url.trim_end_matches('/').parse().map_err(|error| {
             anyhow::anyhow!("'{url}' is no URL ({error}); write http://host:port")
@@ -147,8 +153,19 @@ impl Target {
         if !matches!(base.scheme_str(), Some("http" | "https")) || base.host().is_none() {
             anyhow::bail!("'{url}' is no HTTP URL; write http://host:port or https://host");
         }
-        let roots =
+        let mut roots =
             rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        if let Some(file) = ca_file {
+            let named = || format!("the certificates of '{}'", file.display());
+            let mut any = false;
+            for certificate in CertificateDer::pem_file_iter(file).with_context(named)? {
+                roots.add(certificate.with_context(named)?).with_context(named)?;
+                any = true;
+            }
+            if !any {
+                anyhow::bail!("{}: no certificate in it; is it in PEM form?", named());
+            }
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -166,7 +183,8 @@ impl Target {
         self.base.scheme_str() == Some("https")
     }
 
-    fn port(&self) -> u16 {
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
         self.base.port_u16().unwrap_or(if self.secure() { 443 } else { 80 })
     }
 
@@ -195,10 +213,17 @@ impl Target {
         if end < text.len() { format!("{}…", &text[..end]) } else { text }
     }
 
-    /// A request for `path` with a JSON body, or a GET without one.
-    pub fn request(&self, path: &str, body: Option<Bytes>, http2: bool) -> Request<Full<Bytes>> {
+    /// A request for `path`.
+    pub fn request(&self, path: &str, ask: Ask, http2: bool) -> Request<Payload> {
         let prefix = self.base.path().trim_end_matches('/');
-        let mut request = Request::new(Full::new(Bytes::new()));
+        let (method, kind, body) = match ask {
+            Ask::Get => (Method::GET, None, Payload::Whole(None)),
+            Ask::Head => (Method::HEAD, None, Payload::Whole(None)),
+            Ask::Post(bytes) => (Method::POST, Some("application/json"), bytes.into()),
+            Ask::Upload(file) => (Method::POST, Some("application/octet-stream"), file),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
         let full = format!("{prefix}{path}");
         let uri = if http2 {
             let authority = self.base.authority().map_or("", |a| a.as_str());
@@ -217,10 +242,8 @@ impl Target {
         for (name, value) in &self.headers {
             insert(headers, name, value);
         }
-        if let Some(body) = body {
-            insert(headers, "content-type", "application/json");
-            *request.method_mut() = hyper::Method::POST;
-            *request.body_mut() = Full::new(body);
+        if let Some(kind) = kind {
+            insert(headers, "content-type", kind);
         }
         request
     }
@@ -236,8 +259,8 @@ fn insert(headers: &mut hyper::HeaderMap, name: &str, value: &str) {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Payload>),
+    Http2(http2::SendRequest<Payload>),
 }
 
 /// An open connection that carries one request at a time.
@@ -309,7 +332,7 @@ impl Connection {
         &mut self,
         target: &Target,
         path: &str,
-        body: Option<Bytes>,
+        ask: Ask,
     ) -> hyper::Result<Response<Incoming>> {
         self.stamps.sent_ns.store(self.stamps.now(), Ordering::Relaxed);
         self.stamps.armed.store(true, Ordering::Relaxed);
@@ -317,11 +340,11 @@ impl Connection {
         match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await?;
-                sender.send_request(target.request(path, body, false)).await
+                sender.send_request(target.request(path, ask, false)).await
             }
             Sender::Http2(sender) => {
                 sender.ready().await?;
-                sender.send_request(target.request(path, body, true)).await
+                sender.send_request(target.request(path, ask, true)).await
             }
         }
     }
@@ -352,12 +375,12 @@ where
 pub async fn exchange(
     target: &Target,
     path: &str,
-    body: Option<Bytes>,
+    ask: Ask,
     patience: Duration,
 ) -> Result<(u16, Vec<u8>), ServedError> {
     let work = async {
         let mut connection = Connection::open(target).await?;
-        let response = connection.send(target, path, body).await.map_err(|error| {
+        let response = connection.send(target, path, ask).await.map_err(|error| {
             target.error(ServedFault::Disconnected, format!("no answer from {path}: {error}"))
         })?;
         let status = response.status().as_u16();

@@ -1,7 +1,7 @@
 //! What there is to know about a server: a TOML file, so that a new server needs no code.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -31,6 +31,11 @@ pub struct Descriptor {
     pub headers: BTreeMap<String, String>,
     /// The key that it wants.
     pub key: Option<Key>,
+    /// A PEM file with certificates that are trusted besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Words of its command line, to tell it from others that forward its port.
+    #[serde(default)]
+    pub programs: Vec<String>,
     /// How to ask for a generation.
     pub request: Generation,
     /// Where its version is found.
@@ -39,9 +44,17 @@ pub struct Descriptor {
     pub model: Option<Place>,
     /// What to ask to see that it is ready.
     pub ready: Option<Ready>,
+    /// How it is given a model file, where it runs already and the scenario names no model of its.
+    pub create: Option<Create>,
+    /// What makes it load the model, before anything is timed.
+    pub load: Option<Load>,
     /// What to read back once it is ready.
     #[serde(default)]
     pub read: Vec<ReadBack>,
+    /// Its own account of the device memory that the model takes.
+    pub memory: Option<Memory>,
+    /// Its own times, where it tells them apart from the stream.
+    pub metrics: Option<Metrics>,
     /// How to start it; a server that cannot be started is attached to.
     pub start: Option<Start>,
 }
@@ -69,7 +82,7 @@ pub struct Key {
 pub struct Generation {
     pub path: String,
     /// The body before the case's values are put in.
-    pub body: serde_json::Map<String, serde_json::Value>,
+    pub body: Json,
     /// Whether the prompt is sent as token ids or as text.
     pub prompt: PromptForm,
     pub prompt_at: String,
@@ -119,6 +132,59 @@ pub struct Ready {
     pub path: String,
 }
 
+/// How a model file is uploaded and given a name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// Before the file's checksum: `HEAD` says whether it is there, `POST` uploads it.
+    pub upload: String,
+    pub path: String,
+    #[serde(default)]
+    pub body: Json,
+    pub model_at: String,
+    /// Where an object with the file's name and `sha256:` checksum goes.
+    pub files_at: String,
+}
+
+/// A request that has a model loaded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    pub path: String,
+    #[serde(default)]
+    pub body: Json,
+    pub model_at: String,
+    pub context_at: Option<String>,
+}
+
+/// Where a list of loaded models stands; keys of its elements.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    pub path: String,
+    pub list: String,
+    /// The key of the model's name.
+    pub name: String,
+    /// The key of the bytes that it takes of the devices' memory.
+    pub device_bytes: String,
+}
+
+/// A Prometheus page with sums over all requests. What a trial adds to them is its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    pub path: String,
+    /// Histograms in seconds: of the prompt, the generation, the time to the first token.
+    pub prompt: Option<String>,
+    pub decode: Option<String>,
+    pub ttft: Option<String>,
+    /// A counter of prompt tokens that a cache held.
+    pub cached_tokens: Option<String>,
+}
+
+/// A JSON object.
+pub type Json = serde_json::Map<String, serde_json::Value>;
+
 /// Values to read back.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,8 +200,15 @@ pub struct ReadBack {
 #[serde(deny_unknown_fields)]
 pub struct Start {
     pub command: Vec<String>,
+    /// Variables, where the environment does not have them already.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Variables that change how it works, to be recorded where they are set.
+    #[serde(default)]
+    pub variables: Vec<String>,
+    /// More arguments for a model that is a folder without weights.
+    #[serde(default)]
+    pub without_weights: Vec<String>,
     /// A setting of the case → the arguments that put it in force; `{}` is its value.
     #[serde(default)]
     pub settings: BTreeMap<String, Vec<String>>,
@@ -148,7 +221,13 @@ impl Descriptor {
         if name.ends_with(".toml") {
             let text = std::fs::read_to_string(name)
                 .with_context(|| format!("cannot read the server's descriptor '{name}'"))?;
-            return Self::parse(&text).with_context(|| name.to_owned());
+            let mut descriptor = Self::parse(&text).with_context(|| name.to_owned())?;
+            // Relative to the descriptor's own folder.
+            if let (Some(file), Some(folder)) = (&mut descriptor.ca_file, Path::new(name).parent())
+            {
+                *file = folder.join(&file);
+            }
+            return Ok(descriptor);
         }
         let Some((_, text)) = SHIPPED.iter().find(|(known, _)| *known == name) else {
             let known: Vec<_> = SHIPPED.iter().map(|(known, _)| *known).collect();
@@ -166,7 +245,15 @@ impl Descriptor {
         let pointers = [&descriptor.request.prompt_at, &descriptor.request.tokens_at]
             .into_iter()
             .chain(&descriptor.request.model_at)
-            .chain(&descriptor.request.context_at);
+            .chain(&descriptor.request.context_at)
+            .chain(descriptor.create.iter().flat_map(|c| [&c.model_at, &c.files_at]))
+            .chain(
+                descriptor
+                    .load
+                    .iter()
+                    .flat_map(|l| [Some(&l.model_at), l.context_at.as_ref()].into_iter().flatten()),
+            )
+            .chain(descriptor.memory.iter().map(|m| &m.list));
         for pointer in pointers {
             if !pointer.starts_with('/') {
                 bail!("'{pointer}' is no JSON pointer; write it as '/{pointer}'");

@@ -257,6 +257,11 @@ impl Event {
         brings
     }
 
+    /// Whether it is a piece of an answer in the words of OpenAI.
+    pub fn is_choice(&self) -> bool {
+        !self.choices.is_empty()
+    }
+
     /// The number of token ids in this event.
     pub fn ids(&self) -> Option<u32> {
         let of_choice = self.choices.first().and_then(|choice| choice.token_ids.0);

@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bench::model::hf;
 use bench::runner::{Fault, Model, Settings};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::connection::{Target, exchange};
 use crate::descriptor::{Descriptor, Place, Start};
+use crate::payload::Ask;
+
+/// The variable that names a PEM file with certificates to trust besides the public ones.
+const CA_VARIABLE: &str = "BENCH_CA_FILE";
+
+/// The first argument of this program where it starts a server: see [`become_server`].
+pub const START: &str = "--start-server";
 
 /// How long a small question may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -75,7 +83,10 @@ pub fn target(descriptor: &Descriptor, url: &str) -> anyhow::Result<Target> {
             _ => bail!("no key: set the environment variable {}", key.environment),
         }
     }
-    Target::new(url, headers, secret)
+    let ca_file = descriptor.ca_file.clone().or_else(|| {
+        std::env::var_os(CA_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+    });
+    Target::new(url, headers, secret, ca_file.as_deref())
 }
 
 /// A program on the search path.
@@ -99,8 +110,11 @@ pub fn start(
     let port = free_port()?;
     let program = settings.options.get("program").unwrap_or(&start.command[0]);
     let arguments = arguments(start, model, settings, port)?;
-    let mut command = Command::new(program);
-    command.args(&arguments).envs(&start.environment).stdin(std::process::Stdio::null());
+    let own = std::env::current_exe().context("cannot find this program itself")?;
+    let mut command = Command::new(own);
+    command.arg(START).arg(program).args(&arguments).stdin(std::process::Stdio::null());
+    let missing = start.environment.iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    command.envs(missing);
     // Standard output already leads to standard error, whose end the harness keeps.
     let child = command.spawn().with_context(|| format!("cannot start '{program}'"))?;
     let mut started = Started(child);
@@ -112,13 +126,39 @@ pub fn start(
         if let Some(status) = started.0.try_wait().context("cannot see whether it runs")? {
             bail!("'{program}' ended before it was ready ({status}); see its words above");
         }
-        if let Ok((200, _)) = runtime.block_on(exchange(&target, path, None, ANSWER)) {
+        if let Ok((200, _)) = runtime.block_on(exchange(&target, path, Ask::Get, ANSWER)) {
             return Ok((started, target));
         }
         if begin.elapsed() > limit {
             bail!("'{program}' was not ready within {} s", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Becomes the server in these arguments, so that it ends when the client does, however that ends:
+/// what is set here outlives the change of program.
+#[cfg(unix)]
+pub fn become_server(words: &[std::ffi::OsString]) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    let Some((program, arguments)) = words.split_first() else {
+        return anyhow::anyhow!("{START} needs a program");
+    };
+    let error = Command::new(program).args(arguments).exec();
+    anyhow::anyhow!("cannot start '{}': {error}", program.display())
+}
+
+/// Starts the server in these arguments, and lasts as long as it does.
+#[cfg(not(unix))]
+pub fn become_server(words: &[std::ffi::OsString]) -> anyhow::Error {
+    let Some((program, arguments)) = words.split_first() else {
+        return anyhow::anyhow!("{START} needs a program");
+    };
+    match Command::new(program).args(arguments).status() {
+        Ok(status) => anyhow::anyhow!("'{}' ended: {status}", program.display()),
+        Err(error) => anyhow::anyhow!("cannot start '{}': {error}", program.display()),
     }
 }
 
@@ -159,6 +199,9 @@ fn arguments(
         };
         arguments.extend(words.iter().map(|word| word.replace("{}", &value)));
     }
+    if hf::lacks_weights(&model.path) {
+        arguments.extend(start.without_weights.iter().cloned());
+    }
     if let Some(more) = settings.options.get("args") {
         let more: Vec<String> =
             serde_json::from_str(more).context("the option args is no JSON list of texts")?;
@@ -194,14 +237,16 @@ pub fn version(
     runtime: &Runtime,
     name: &str,
     descriptor: &Descriptor,
-    named: Option<&str>,
+    settings: &Settings,
 ) -> anyhow::Result<String> {
     let source = &descriptor.version;
+    let named = named_url(name, settings);
+    let named = named.as_deref();
     let url = named.or(descriptor.url.as_deref());
     if let (Some(path), Some(url)) = (&source.path, url) {
         let target = target(descriptor, url)?;
         // Whoever names a URL means that server, and no program that happens to be installed.
-        match runtime.block_on(exchange(&target, path, None, ANSWER)) {
+        match runtime.block_on(exchange(&target, path, Ask::Get, ANSWER)) {
             Ok((200, body)) => {
                 let value: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let pointer = source.pointer.as_deref().unwrap_or("/version");
@@ -216,21 +261,28 @@ pub fn version(
             _ => {}
         }
     }
+    // A scenario may name the program where it is not on the search path.
+    let stated = settings.options.get("program").filter(|_| {
+        let start = descriptor.start.as_ref().and_then(|start| start.command.first());
+        start == source.command.first()
+    });
+    let mut refused = None;
     if let Some((program, arguments)) = source.command.split_first()
-        && let Some(program) = on_path(program)
+        && let Some(program) = on_path(stated.unwrap_or(program))
     {
         let output = Command::new(&program)
             .args(arguments)
             .output()
             .with_context(|| format!("cannot start '{}'", program.display()))?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
+        // llama-server tells its version as an error; others warn of other things there.
+        let told = [output.stdout, output.stderr];
+        let told = told.iter().find(|text| !text.trim_ascii().is_empty());
+        let text = String::from_utf8_lossy(told.map_or(&[], |text| text)).into_owned();
         let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let line = lines.iter().find(|line| line.contains("version")).or_else(|| lines.last());
-        if let Some(line) = line
-            && output.status.success()
-        {
-            return Ok((*line).to_owned());
+        match line {
+            Some(line) if output.status.success() => return Ok((*line).to_owned()),
+            _ => refused = Some(lines.last().map_or_else(String::new, |line| (*line).to_owned())),
         }
     }
     if let Ok(stated) = std::env::var(version_variable(name))
@@ -239,6 +291,10 @@ pub fn version(
         return Ok(format!("{} (as stated)", stated.trim()));
     }
     source.fixed.clone().with_context(|| match (url, &source.path) {
+        _ if refused.is_some() => {
+            let command = source.command.join(" ");
+            format!("'{command}' tells no version: {}", refused.unwrap_or_default())
+        }
         (Some(url), None) => format!(
             "the server at {url} does not tell its version; state it in {}",
             version_variable(name)
@@ -254,7 +310,7 @@ pub fn version(
 pub fn read(runtime: &Runtime, target: &Target, place: &Place) -> anyhow::Result<String> {
     let Place { path, pointer } = place;
     let (status, body) = runtime
-        .block_on(exchange(target, path, None, ANSWER))
+        .block_on(exchange(target, path, Ask::Get, ANSWER))
         .map_err(|error| anyhow::anyhow!("{}", error.reason))?;
     let words = || target.redacted(String::from_utf8_lossy(&body).trim());
     if status != 200 {
@@ -275,17 +331,35 @@ pub fn read_back(
 ) -> BTreeMap<String, String> {
     let mut effective = BTreeMap::new();
     for back in &descriptor.read {
-        let Ok((200, body)) = runtime.block_on(exchange(target, &back.path, None, ANSWER)) else {
+        let Ok((200, body)) = runtime.block_on(exchange(target, &back.path, Ask::Get, ANSWER))
+        else {
             continue;
         };
         let Ok(answer) = serde_json::from_slice::<Value>(&body) else { continue };
         for (name, pointer) in &back.values {
             if let Some(value) = answer.pointer(pointer).and_then(plain) {
-                effective.insert(name.clone(), value);
+                effective.insert(name.clone(), without_folders(&value));
             }
         }
     }
     effective
+}
+
+/// A path without its folders, which can name a person; any other text as it is.
+pub fn without_folders(text: &str) -> String {
+    match Path::new(text).file_name() {
+        Some(name) if text.starts_with('/') => name.to_string_lossy().into_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// The variables that change how a started server works, as they are set.
+pub fn environment(start: &Start) -> BTreeMap<String, String> {
+    let set = |name: &String| {
+        let value = std::env::var(name).ok().or_else(|| start.environment.get(name).cloned());
+        Some((name.clone(), without_folders(&value?)))
+    };
+    start.environment.keys().chain(&start.variables).filter_map(set).collect()
 }
 
 fn plain(value: &Value) -> Option<String> {

@@ -9,6 +9,9 @@ mod connection;
 mod descriptor;
 mod event;
 mod launch;
+mod metrics;
+mod models;
+mod payload;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -18,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use bench::runner::{
-    Fault, LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version,
+    Fault, LoadReport, Model, Process, Request, Runner, Schedule, Settings, TokenSink, Version,
 };
 use bytes::Bytes;
 use tokio::runtime::Runtime;
@@ -26,6 +29,8 @@ use tokio::runtime::Runtime;
 use body::{Bodies, Order};
 use connection::{Target, exchange};
 use descriptor::{Descriptor, PromptForm};
+use metrics::Sums;
+use payload::Ask;
 use trial::{Pool, Trial};
 
 /// How long a server may say nothing, unless the option `silence_seconds` says otherwise.
@@ -46,6 +51,8 @@ struct Served {
     early_end_allowed: bool,
     pool: Arc<Pool>,
     bodies: Vec<Bytes>,
+    /// The server's own sums before the trial.
+    sums: Option<Sums>,
     /// Differs for each conversation of each run.
     nonce: u64,
     report: LoadReport,
@@ -93,8 +100,7 @@ impl Runner for Served {
         let settings = with_options(&Settings::default())?;
         use_key(&mut descriptor, &settings);
         let label = Descriptor::label(&name);
-        let url = launch::named_url(&label, &settings);
-        let version = launch::version(&runtime()?, &label, &descriptor, url.as_deref())?;
+        let version = launch::version(&runtime()?, &label, &descriptor, &settings)?;
         Ok(Version {
             version,
             build: format!("client {}", env!("CARGO_PKG_VERSION")),
@@ -142,19 +148,34 @@ impl Runner for Served {
                 (None, attach(&runtime, &descriptor, &url)?)
             }
         };
-        let model = match (settings.options.get("model"), &descriptor.model) {
-            (Some(name), _) => name.clone(),
-            (None, Some(place)) => launch::read(&runtime, &target, place)?,
-            (None, None) => model.path.display().to_string(),
+        let model = match (settings.options.get("model"), &descriptor.model, &descriptor.create) {
+            (Some(name), ..) => name.clone(),
+            (None, _, Some(how)) if model.path.is_file() => {
+                models::create(&runtime, &target, how, &model.path)?
+            }
+            (None, Some(place), _) => launch::read(&runtime, &target, place)?,
+            (None, None, _) => model.path.display().to_string(),
+        };
+        if let Some(how) = &descriptor.load {
+            models::load(&runtime, &target, how, &model, settings.slot_tokens)?;
+        }
+        let memory = descriptor.memory.as_ref();
+        let device_bytes =
+            memory.and_then(|how| models::device_bytes(&runtime, &target, how, &model));
+        let process = match (&started, target.is_local()) {
+            (Some(_), _) => Process::Own,
+            (None, true) => {
+                Process::Listener { port: target.port(), programs: descriptor.programs.clone() }
+            }
+            (None, false) => Process::Elsewhere,
         };
         let mut effective = launch::read_back(&runtime, &target, &descriptor);
         let how = if started.is_some() { "this run" } else { "somebody else" };
         effective.insert("started_by".to_owned(), how.to_owned());
-        // A path names folders of a person: only the file's own name goes into records.
-        let shown = std::path::Path::new(&model).file_name().map_or(model.clone(), |name| {
-            if model.starts_with('/') { name.to_string_lossy().into_owned() } else { model.clone() }
-        });
-        effective.insert("served_model".to_owned(), shown);
+        effective.insert("served_model".to_owned(), launch::without_folders(&model));
+        if let (Some(_), Some(start)) = (&started, &descriptor.start) {
+            effective.extend(launch::environment(start));
+        }
         let prompts = match descriptor.request.prompt {
             PromptForm::Ids => "token ids, the first in an order of each request",
             PromptForm::Text => "text, counted by the server",
@@ -184,8 +205,9 @@ impl Runner for Served {
             early_end_allowed,
             pool: Arc::default(),
             bodies: Vec::new(),
+            sums: None,
             nonce: since.as_nanos() as u64,
-            report: LoadReport { effective, ..LoadReport::default() },
+            report: LoadReport { effective, device_bytes, process, ..LoadReport::default() },
             _started: started,
         })
     }
@@ -223,6 +245,8 @@ impl Runner for Served {
         }
         let at_once = requests.iter().filter(|request| request.after.is_none()).count();
         self.runtime.block_on(self.pool.fill(&self.target, at_once));
+        let metrics = self.descriptor.metrics.as_ref();
+        self.sums = metrics.and_then(|how| Sums::read(&self.runtime, &self.target, how));
         Ok(())
     }
 
@@ -247,7 +271,12 @@ impl Runner for Served {
             early_end_allowed: self.early_end_allowed,
         };
         let bodies = std::mem::take(&mut self.bodies);
-        let outcomes = self.runtime.block_on(trial::run(trial, requests, bodies));
+        let mut outcomes = self.runtime.block_on(trial::run(trial, requests, bodies));
+        if let (Some(metrics), Some(before)) = (&self.descriptor.metrics, &self.sums) {
+            let mut served: Vec<_> =
+                outcomes.iter_mut().map(|outcome| &mut outcome.served).collect();
+            metrics::fill(&self.runtime, &self.target, metrics, before, &mut served);
+        }
         let whole = outcomes.iter().any(|outcome| outcome.served.error.is_none());
         if let Some(error) = outcomes.iter().find_map(|outcome| outcome.served.error.as_ref())
             && !whole
@@ -287,7 +316,7 @@ fn attach(runtime: &Runtime, descriptor: &Descriptor, url: &str) -> anyhow::Resu
     let target = launch::target(descriptor, url)?;
     if let Some(ready) = &descriptor.ready {
         let patience = Duration::from_secs(10);
-        match runtime.block_on(exchange(&target, &ready.path, None, patience)) {
+        match runtime.block_on(exchange(&target, &ready.path, Ask::Get, patience)) {
             Ok((200, _)) => {}
             Ok((status, body)) => bail!(
                 "{url}{} answers {status}: {}",
@@ -301,5 +330,10 @@ fn attach(runtime: &Runtime, descriptor: &Descriptor, url: &str) -> anyhow::Resu
 }
 
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    if words.first().is_some_and(|word| word == launch::START) {
+        eprintln!("{:#}", launch::become_server(&words[1..]));
+        return ExitCode::FAILURE;
+    }
     bench::runner::serve::serve::<Served>()
 }

@@ -17,6 +17,7 @@ use tokio::sync::SetOnce;
 
 use crate::arrivals::Arrivals;
 use crate::connection::{Connection, Target, read_body};
+use crate::payload::Ask;
 
 /// Tokio's timer counts in milliseconds: the rest of a wait is spent yielding.
 const TIMER: Duration = Duration::from_millis(2);
@@ -213,7 +214,7 @@ impl Shared {
         };
         let mut response = loop {
             let used = connection.used;
-            let work = connection.send(target, &self.trial.path, Some(planned.body.clone()));
+            let work = connection.send(target, &self.trial.path, Ask::Post(planned.body.clone()));
             match tokio::time::timeout(self.trial.silence, work).await {
                 Ok(Ok(response)) => break response,
                 // A server may close an idle connection at the moment when it is used again.

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use crate::mock_server::MockServer;
 use crate::mock_server::profile::{Profile, Truth};
+use crate::report::terminal::Terminal;
+use crate::report::{Render, Report, Section, Table};
 use crate::runner::child::Child;
 use crate::runner::locate;
 use crate::runner::protocol::{Event, Job, Sample};
@@ -140,7 +142,7 @@ pub fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
             println!("{}", serde_json::to_string(check)?);
         }
     } else {
-        print(&checks);
+        print(&checks)?;
     }
     let failed = args.strict && !checks.iter().all(Check::passes);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -247,51 +249,65 @@ impl Errors {
             let true_gap = (truth[1].0 - truth[0].0) as f64;
             self.itl.push(((seen[1] - seen[0]) as f64 - true_gap).abs());
         }
-        // A request without a start of its own waits for a user, who is no lag.
+        // All streams start at zero, and wait for each other in the client; later ones wait for none.
         if sample.intended_ns > 0 {
             self.lag.push(sample.sent_ns.saturating_sub(sample.intended_ns) as f64);
         }
     }
 }
 
-fn print(checks: &[Check]) {
-    let duration = |ns: Option<f64>| or_absent(ns.map(|ns| Nanos(ns as u64)));
-    let share = |share: Option<f64>| or_absent(share.map(Share));
-    println!("Client of servers against a mock server on this machine; errors are absolute.\n");
-    println!(
-        "{:>8} {:>14} {:>21} {:>21} {:>17} {:>21}  limits",
-        "streams",
-        "in all",
-        "TTFT error p50/p99",
-        "ITL error p50/p99",
-        "TPOT p50/p99",
-        "mock late p50/p99"
-    );
+fn print(checks: &[Check]) -> anyhow::Result<()> {
+    let pair = |a: String, b: String| format!("{a} / {b}");
+    let durations = |a: Option<f64>, b: Option<f64>| {
+        let one = |ns: Option<f64>| or_absent(ns.map(|ns| Nanos(ns as u64)));
+        pair(one(a), one(b))
+    };
+    let shares =
+        |a: Option<f64>, b: Option<f64>| pair(or_absent(a.map(Share)), or_absent(b.map(Share)));
+    let mut table = Table::new(&[
+        ">streams",
+        ">in all",
+        ">TTFT error",
+        ">ITL error",
+        ">TPOT error",
+        ">mock late",
+        "limits",
+    ]);
+    let mut notes = Vec::new();
     for check in checks {
         let kept = match (check.limits, check.passes()) {
             (Limits { ttft_ns_p50: None, ttft_ns_p99: None, tpot: None }, true) => ABSENT,
             (_, true) => "kept",
             (_, false) => "broken",
         };
-        println!(
-            "{:>8} {:>14} {:>10}/{:>10} {:>10}/{:>10} {:>8}/{:>8} {:>10}/{:>10}  {kept}",
-            check.streams,
-            TokensPerSecond(check.tokens_per_second),
-            duration(check.ttft_error_ns_p50),
-            duration(check.ttft_error_ns_p99),
-            duration(check.itl_error_ns_p50),
-            duration(check.itl_error_ns_p99),
-            share(check.tpot_error_p50),
-            share(check.tpot_error_p99),
-            duration(check.mock_late_ns_p50),
-            duration(check.mock_late_ns_p99),
-        );
+        table.rows.push(vec![
+            check.streams.to_string(),
+            TokensPerSecond(check.tokens_per_second).to_string(),
+            durations(check.ttft_error_ns_p50, check.ttft_error_ns_p99),
+            durations(check.itl_error_ns_p50, check.itl_error_ns_p99),
+            shares(check.tpot_error_p50, check.tpot_error_p99),
+            durations(check.mock_late_ns_p50, check.mock_late_ns_p99),
+            kept.to_owned(),
+        ]);
         if check.failed > 0 {
-            println!("{:>8} of {} requests failed", check.failed, check.requests);
+            notes.push(format!(
+                "{} streams: {} of {} requests failed",
+                check.streams, check.failed, check.requests
+            ));
         }
     }
-    println!(
-        "\nLimits: TTFT error 0.5 ms p50 and 4 ms p99 up to 128 streams, 10 ms p99 beyond; TPOT \
-         error 1 % p99.\nThe mock shares this machine: its own lateness is part of every error."
-    );
+    notes.extend([
+        "Errors are absolute, p50 / p99. The mock server shares this machine: its own lateness is \
+         part of every error."
+            .to_owned(),
+        "Limits: TTFT error 0.5 ms p50 and 4 ms p99 up to 128 streams, 10 ms p99 beyond; TPOT \
+         error 1 % p99."
+            .to_owned(),
+    ]);
+    let section = Section { table: Some(table), notes, ..Section::default() };
+    let title = "Client of servers against a mock server".to_owned();
+    let report = Report { title, sections: vec![section] };
+    Terminal::default()
+        .render(&report, &mut std::io::stdout().lock())
+        .context("cannot write the table")
 }

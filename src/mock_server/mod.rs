@@ -1,5 +1,6 @@
 //! A server of any dialect with exactly known timing, to measure clients with.
 
+mod library;
 pub mod profile;
 pub mod script;
 
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::{Value, json};
 
+pub use library::DEVICE_BYTES;
+use library::Library;
 use profile::{Failure, Profile};
 use script::{Dialect, Script, Step, Then};
 
@@ -52,7 +55,7 @@ impl MockServer {
             .context("cannot start the writer")?;
         std::thread::Builder::new()
             .name("mock-accept".to_owned())
-            .spawn(move || accept(&listener, &streams))
+            .spawn(move || accept(&listener, &Shared { streams, library: Arc::default() }))
             .context("cannot start the acceptor")?;
         Ok(Self { address, lateness })
     }
@@ -69,21 +72,28 @@ impl MockServer {
     }
 }
 
-fn accept(listener: &TcpListener, streams: &Sender<Stream>) {
+/// What all connections share.
+#[derive(Clone)]
+struct Shared {
+    streams: Sender<Stream>,
+    library: Arc<Mutex<Library>>,
+}
+
+fn accept(listener: &TcpListener, shared: &Shared) {
     for connection in listener.incoming() {
         let Ok(connection) = connection else { continue };
-        let streams = streams.clone();
+        let shared = shared.clone();
         // Where no thread can be had, the connection is dropped, as a full server does.
         let _ = std::thread::Builder::new()
             .name("mock-reader".to_owned())
             .stack_size(STACK)
-            .spawn(move || converse(&connection, &streams));
+            .spawn(move || converse(&connection, &shared));
     }
 }
 
 /// A request: its path without the profile, its profile, body and key.
 struct Asked {
-    post: bool,
+    method: String,
     path: String,
     profile: anyhow::Result<Profile>,
     body: Vec<u8>,
@@ -91,12 +101,12 @@ struct Asked {
 }
 
 /// Answers the requests of one connection until it ends.
-fn converse(connection: &TcpStream, streams: &Sender<Stream>) {
+fn converse(connection: &TcpStream, shared: &Shared) {
     let _ = connection.set_nodelay(true);
     let mut reader = BufReader::new(connection);
     while let Some(asked) = read_request(&mut reader) {
         let received = Instant::now();
-        if answer(connection, streams, asked, received).is_none() {
+        if answer(connection, shared, asked, received).is_none() {
             let _ = connection.shutdown(std::net::Shutdown::Both);
             return;
         }
@@ -106,7 +116,7 @@ fn converse(connection: &TcpStream, streams: &Sender<Stream>) {
 /// Answers one request; none where the connection is over.
 fn answer(
     mut connection: &TcpStream,
-    streams: &Sender<Stream>,
+    shared: &Shared,
     asked: Asked,
     received: Instant,
 ) -> Option<()> {
@@ -117,7 +127,16 @@ fn answer(
             return whole(connection, "400 Bad Request", &body);
         }
     };
-    if !asked.post {
+    let mut library = shared.library.lock().ok()?;
+    if let Some((status, body)) = library.answer(&asked.method, &asked.path, &asked.body) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        return whole(connection, &format!("{status} Mock"), &body);
+    }
+    if asked.path == "/metrics" {
+        return whole(connection, "200 OK", &library.metrics());
+    }
+    drop(library);
+    if asked.method != "POST" {
         return match small(&asked.path) {
             Some(value) => whole(connection, "200 OK", &value.to_string()),
             None => whole(connection, "404 Not Found", "{\"error\":\"no such path\"}"),
@@ -142,11 +161,14 @@ fn answer(
         format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n");
     connection.write_all(head.as_bytes()).ok()?;
     let script = Script::new(profile, dialect, &body);
+    if let Ok(mut library) = shared.library.lock() {
+        library.count(script.profile(), script.tokens());
+    }
     let (over, ended) = channel();
     let connection = connection.try_clone().ok()?;
     connection.set_nonblocking(true).ok()?;
     let stream = Stream { connection, script, received, split, over, next: None, left: Vec::new() };
-    streams.send(stream).ok()?;
+    shared.streams.send(stream).ok()?;
     match ended.recv() {
         Ok(connection) => connection.set_nonblocking(false).ok(),
         Err(_) => None,
@@ -173,7 +195,6 @@ fn small(path: &str) -> Option<Value> {
             "build_info": concat!("mock-", env!("CARGO_PKG_VERSION")), "total_slots": 512,
             "default_generation_settings": {"n_ctx": 8192},
         }),
-        "/api/ps" => json!({"models": [{"name": "mock", "size": 0, "size_vram": 0}]}),
         _ => return None,
     })
 }
@@ -213,7 +234,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     } else {
         (Ok(Profile::default()), target)
     };
-    Some(Asked { post: method == "POST", path, profile, body, key })
+    Some(Asked { method, path, profile, body, key })
 }
 
 /// A response under way.

@@ -116,6 +116,16 @@ impl Script {
         Self { profile, dialect, prompt_tokens, tokens, stage: Stage::Prelude, template: None }
     }
 
+    /// How it behaves.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Tokens that it streams.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
     /// The next step of the response.
     pub fn next_step(&mut self) -> Option<Step> {
         loop {

@@ -182,11 +182,21 @@ fn fill_served(
         };
         absent.insert("prefill_tok_s".to_owned(), reason.to_owned());
     }
-    let clocks = median_of(&|sample, served| {
-        let own = served.server_decode_ns? as f64;
+    let decode = |sample: &Sample| -> Option<(f64, f64)> {
         let seen = seen(sample)?;
+        let own = sample.served.as_ref()?.server_decode_ns? as f64;
+        (own > 0.0).then_some((seen, own))
+    };
+    // A server's mean over a trial has the client's mean beside it, not a single request.
+    let means = samples.iter().any(|sample| sample.served.as_ref().is_some_and(|s| s.server_means));
+    let clocks = if means {
+        let pairs: Vec<_> = samples.iter().filter_map(|sample| decode(sample)).collect();
+        let (seen, own) =
+            pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
         (own > 0.0).then(|| (seen / own - 1.0).abs())
-    });
+    } else {
+        median_of(&|sample, _| decode(sample).map(|(seen, own)| (seen / own - 1.0).abs()))
+    };
     clocks.filter(|&difference| difference > CLOCKS).map(|_| Mark::ServerClock)
 }
 

@@ -9,7 +9,7 @@ use crate::host::{self, Probe};
 use crate::record::{Outcome, Record, Trial};
 use crate::runner::child::{Child, Failure, unexpected};
 use crate::runner::protocol::{Event, Job, Sample, ServedFault};
-use crate::runner::{Fault, LoadReport, Model, Schedule, Version};
+use crate::runner::{Fault, LoadReport, Model, Process, Schedule, Version};
 use crate::scenario::{Load, Slo};
 use crate::stats::Summary;
 use crate::units::{Nanos, significant};
@@ -21,6 +21,10 @@ use super::{load, prompts, summary};
 
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
+
+/// How long an engine may go on computing after its trial before the next one starts all the same;
+/// the mark of busy cores shows it then.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Share of a trial's time limit that a probe may be expected to take.
 const ROOM: f64 = 0.8;
@@ -155,12 +159,16 @@ fn take_trials(
     if lanes.is_empty() {
         return;
     }
+    let turns = lanes.len() > 1;
     for number in 0..stopping.warmup + stopping.max_trials {
         let warmup = number < stopping.warmup;
         for lane in &mut lanes {
             if lane.running.is_some() {
                 progress(Step::Trial(&lane.subject.case, number, warmup));
                 lane.trial(number, warmup, stopping);
+                if turns {
+                    lane.settle();
+                }
             }
         }
         let counted = (number + 1).saturating_sub(stopping.warmup);
@@ -270,6 +278,12 @@ impl Lane {
                 let effective: Vec<_> =
                     report.effective.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 self.record.effective_settings = Some(effective.join(" "));
+                self.record.peak_vram_bytes = report.device_bytes.map(|b| b.0);
+                match &report.process {
+                    Process::Own => {}
+                    Process::Listener { port, programs } => watch.listener(*port, programs),
+                    Process::Elsewhere => watch.blind("the server runs on another machine"),
+                }
                 watch.loaded();
                 let (trials, spent) = (Vec::new(), Duration::ZERO);
                 self.running = Some(Running { child, watch, trials, spent });
@@ -466,6 +480,13 @@ impl Lane {
             self.absent.insert("slo_capacity".to_owned(), reason);
         }
         self.best = search.best().map(|place| first + place as u32);
+    }
+
+    /// Waits until the engine rests: some spin for a second after their last token, on the cores of
+    /// whoever comes next.
+    fn settle(&self) {
+        let Some(running) = &self.running else { return };
+        running.watch.settle(SETTLE);
     }
 
     fn stop(&mut self) {

@@ -143,7 +143,9 @@ pub fn fill_observed(
     absent: &mut BTreeMap<String, String>,
 ) {
     record.peak_memory_bytes = observed.peak_memory.map(|b| b.0);
-    record.peak_vram_bytes = observed.peak_device_memory().map(|b| b.0);
+    // What a server counts itself stands where its processes' memory cannot be seen.
+    let device_memory = observed.peak_device_memory().map(|b| b.0);
+    record.peak_vram_bytes = device_memory.or(record.peak_vram_bytes);
     record.harness_cpu_share = observed.timed().harness_share().map(|s| s.0);
     for boundary in [Boundary::Gpu, Boundary::Package] {
         let Some(gross) = observed.timed().energy(boundary) else { continue };

@@ -201,7 +201,11 @@ impl Child {
         let start = Instant::now();
         while start.elapsed() < patience {
             match self.process.try_wait() {
-                Ok(Some(status)) => return Some(status),
+                Ok(Some(status)) => {
+                    // What it has started and left behind would disturb the next measurement.
+                    self.kill_group();
+                    return Some(status);
+                }
                 Ok(None) => std::thread::sleep(Duration::from_millis(2)),
                 Err(_) => break,
             }
@@ -210,13 +214,17 @@ impl Child {
         None
     }
 
-    fn kill(&mut self) {
+    fn kill_group(&self) {
         #[cfg(unix)]
         if let Some(group) =
             i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw)
         {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
+    }
+
+    fn kill(&mut self) {
+        self.kill_group();
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -117,6 +117,35 @@ pub struct LoadReport {
     pub compute_bytes: Option<Bytes>,
     /// The settings in force, read back from the engine.
     pub effective: BTreeMap<String, String>,
+    /// Bytes that it takes of a device's memory, where it counts them itself.
+    pub device_bytes: Option<Bytes>,
+    /// Whose memory and CPU time are the engine's.
+    #[serde(skip_serializing_if = "Process::is_own")]
+    pub process: Process,
+}
+
+/// The processes that an engine consists of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Process {
+    /// The runner and what it has started.
+    #[default]
+    Own,
+    /// Also a server that somebody else has started on this machine.
+    Listener {
+        /// The TCP port on which it listens.
+        port: u16,
+        /// A word of its command line, in any case: something else may forward the port.
+        programs: Vec<String>,
+    },
+    /// Processes of another machine, which cannot be watched.
+    Elsewhere,
+}
+
+impl Process {
+    fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
 }
 
 /// How requests share the engine.

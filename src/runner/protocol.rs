@@ -135,10 +135,17 @@ pub struct Served {
     pub server_ttft_ns: Option<u64>,
     /// The server's own duration of loading the model for this request.
     pub server_load_ns: Option<u64>,
+    /// The server's durations are means over all requests of the trial.
+    #[serde(skip_serializing_if = "is_false")]
+    pub server_means: bool,
     /// Why the server ended: `length`, `stop`.
     pub finish: Option<String>,
     /// Why the generation is not whole; the stamps before it are kept.
     pub error: Option<ServedError>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Where a number of generated tokens comes from.

@@ -15,6 +15,17 @@ pub struct Engine {
     pub kv_types: &'static [&'static str],
     /// Of a server: the engine in process that computes the same, to compare it with.
     pub in_process: Option<&'static str>,
+    /// What it is given as synthetic weights.
+    pub synthetic: Synthetic,
+}
+
+/// The form in which an engine takes synthetic weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Synthetic {
+    /// A GGUF file.
+    Gguf,
+    /// A folder with a `config.json` and a tokenizer: it fills the weights in itself.
+    Config,
 }
 
 /// All engines.
@@ -37,7 +48,10 @@ pub const ENGINES: &[Engine] = &[
     ),
     in_process("mock", &["threads", "batch_tokens", "kv_type"], GGUF_KV),
     // What a server is started with: `[start.settings]` of its descriptor in `runners/openai`.
-    server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"]),
+    Engine {
+        synthetic: Synthetic::Config,
+        ..server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"])
+    },
     Engine {
         in_process: Some("llama.cpp"),
         ..server(
@@ -72,7 +86,15 @@ const fn in_process(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    Engine { name, runner: name, server: false, settings, kv_types, in_process: None }
+    Engine {
+        name,
+        runner: name,
+        server: false,
+        settings,
+        kv_types,
+        in_process: None,
+        synthetic: Synthetic::Gguf,
+    }
 }
 
 /// A server; what is no setting of it stands in `[servers.NAME] args`.
@@ -81,8 +103,12 @@ const fn server(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    Engine { name, runner: "openai", server: true, settings, kv_types, in_process: None }
+    Engine { runner: "openai", server: true, ..in_process(name, settings, kv_types) }
 }
+
+/// Servers that a run cannot start, but that take our weights over HTTP unless a scenario names a
+/// model of theirs.
+pub const TAKE_UPLOADS: &[&str] = &["ollama"];
 
 /// Servers that a run cannot start: they are reached where they run, with weights of their own.
 pub const NEVER_STARTED: &[&str] = &[

@@ -3,9 +3,14 @@
 mod device;
 mod energy;
 mod mark;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "portable reads the tree there"))]
+#[cfg(target_os = "linux")]
+mod port;
+#[cfg(not(target_os = "linux"))]
+#[path = "port_unknown.rs"]
+mod port;
 #[cfg(any(test, not(target_os = "linux")))]
 mod portable;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "portable reads the tree there"))]
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +37,9 @@ use crate::units::{Bytes, Joules, Nanos, Share, Watts};
 /// Time between two samples.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// The window in which processes are seen to rest: CPU time is counted in hundredths of a second.
+const SETTLING: Duration = Duration::from_millis(200);
+
 /// A thread that samples process trees ten times a second, from [`Watch::start`] to
 /// [`Watch::finish`]. End it while the processes live: what they did last would be missed.
 ///
@@ -47,6 +55,10 @@ pub struct Watch {
 enum Order {
     Lap(Sender<Lap>),
     Turn(Turn, Sender<()>),
+    /// Watch this process too, which lives since before the watch.
+    Also(u32),
+    /// The memory that matters cannot be seen.
+    Blind(String),
     Finish,
 }
 
@@ -91,6 +103,23 @@ impl Watch {
         self.turn(Turn::Other);
     }
 
+    /// Watches the program that listens on this TCP port of this machine too, with its descendants.
+    /// It was there before: its memory is what is resident in our samples, not its peak ever. Where
+    /// it cannot be found, or is none of `programs`, memory is unknown.
+    pub fn listener(&self, port: u16, programs: &[String]) {
+        let order = match port::listener(port, programs) {
+            Ok(pid) => Order::Also(pid),
+            Err(why) => Order::Blind(why),
+        };
+        // An error here is a thread that has ended, which `finish` tells.
+        let _ = self.orders.send(order);
+    }
+
+    /// The memory that matters cannot be seen, for this reason.
+    pub fn blind(&self, why: &str) {
+        let _ = self.orders.send(Order::Blind(why.to_owned()));
+    }
+
     /// A trial starts that does not count: memory is put to our account, time and energy are not.
     pub fn warm_up_starts(&self) {
         self.turn(Turn::Loading);
@@ -120,6 +149,22 @@ impl Watch {
         let (reply, answer) = mpsc::channel();
         self.orders.send(Order::Lap(reply)).ok()?;
         answer.recv().ok()
+    }
+
+    /// Waits until the processes use no more than a tenth of a core, at most `limit`. Where their
+    /// CPU time cannot be read it waits for nothing.
+    pub fn settle(&self, limit: Duration) {
+        let start = Instant::now();
+        self.lap();
+        while start.elapsed() < limit {
+            thread::sleep(SETTLING);
+            let rests = self.lap().is_none_or(|lap| {
+                lap.tree_cpu.is_none_or(|cpu| cpu.seconds() <= OTHERS_CORES * lap.time.seconds())
+            });
+            if rests {
+                return;
+            }
+        }
     }
 
     /// Takes a last sample and ends.
@@ -384,6 +429,8 @@ struct Watcher {
     turn: Turn,
     trial: (Instant, Counters),
     trials: Option<Lap>,
+    /// Why the memory that matters cannot be seen.
+    blind: Option<String>,
     observed: Observed,
 }
 
@@ -406,6 +453,7 @@ impl Watcher {
             turn: Turn::Loading,
             trial: (Instant::now(), Counters::default()),
             trials: None,
+            blind: None,
             observed: Observed::default(),
         };
         watcher.sample();
@@ -426,6 +474,12 @@ impl Watcher {
                     // Nobody waits any more: nothing is lost.
                     let _ = reply.send(lap);
                 }
+                Ok(Order::Also(pid)) => {
+                    self.tree.also(pid);
+                    self.observed.peak_memory = None;
+                    self.sample();
+                }
+                Ok(Order::Blind(why)) => self.blind = Some(why),
                 Ok(Order::Turn(turn, reply)) => {
                     self.take_turn(turn);
                     // Nobody waits any more: nothing is lost.
@@ -542,7 +596,11 @@ impl Watcher {
             .map(|(before, after)| after.saturating_sub(before));
         let mut absent =
             |name: &str, why: &str| seen.absent.insert(name.to_owned(), why.to_owned());
-        if seen.peak_memory.is_none() && self.watched {
+        if let Some(why) = &self.blind {
+            seen.peak_memory = None;
+            seen.resident = None;
+            absent("peak_memory", why);
+        } else if seen.peak_memory.is_none() && self.watched {
             absent("peak_memory", "the process was not there when it was looked for");
         }
         let on_gpu = seen.gpus.iter().any(|g| g.peak_memory.is_some());
@@ -670,7 +728,9 @@ mod tests {
 
     #[test]
     fn the_portable_reading_sees_this_process() {
-        let mut tree = portable::Tree::new(&[std::process::id()]);
+        let mut tree = portable::Tree::new(&[]);
+        assert_eq!(tree.read(), None, "nothing is watched yet");
+        tree.also(std::process::id());
         let usage = tree.read().expect("this process");
         assert!(usage.high_water > 0 && usage.processes >= 1);
         assert!(tree.pids().any(|p| p == std::process::id()));

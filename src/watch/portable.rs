@@ -19,6 +19,11 @@ impl Tree {
         Self { roots: roots.to_vec(), system: System::new(), members: Vec::new() }
     }
 
+    /// Adds a process that lives since before the watch.
+    pub fn also(&mut self, root: u32) {
+        self.roots.push(root);
+    }
+
     /// The living processes.
     pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
         self.members.iter().copied()

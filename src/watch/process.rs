@@ -34,12 +34,20 @@ pub struct Usage {
 pub struct Tree {
     roots: Vec<u32>,
     known: BTreeMap<u32, u64>,
+    /// Some of it is older than the watch: its high-water mark may be of another time.
+    joined: bool,
 }
 
 impl Tree {
     /// The trees below `roots`, these included.
     pub fn new(roots: &[u32]) -> Self {
-        Self { roots: roots.to_vec(), known: BTreeMap::new() }
+        Self { roots: roots.to_vec(), ..Self::default() }
+    }
+
+    /// Adds a process that lives since before the watch, and what it has started.
+    pub fn also(&mut self, root: u32) {
+        self.roots.push(root);
+        self.joined = true;
     }
 
     /// The living processes.
@@ -65,6 +73,9 @@ impl Tree {
             alive.insert(pid, stat.start);
             waiting.extend(children(pid));
             usage.add(&stat, pid);
+        }
+        if self.joined {
+            usage.high_water = usage.resident().0;
         }
         self.known = alive;
         // A root that has died does not come back.

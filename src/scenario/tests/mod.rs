@@ -301,6 +301,7 @@ fn every_setting_reaches_the_engine() {
         settings: all,
         kv_types: &["q8_0"],
         in_process: None,
+        synthetic: Synthetic::Gguf,
     };
     known.engines = vec![engine];
     let lines = keys::of("[settings]").map(|key| format!("{} = {}\n", key.name, key.example));

@@ -1,177 +1,22 @@
 //! The client of servers against the mock server, through the real program and its real pipe:
 //! every dialect's figures within 1 % of the truth, every failure an outcome with its reason.
 
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+mod client;
+#[allow(dead_code, reason = "these tests need a part of what the tests share")]
+#[path = "../common/mod.rs"]
+mod common;
+mod models;
+mod runs;
+mod secrets;
+mod tls;
+
 use std::time::{Duration, Instant};
 
-use bench::mock_server::MockServer;
-use bench::mock_server::profile::{Profile, Truth};
-use bench::runner::child::{Child, Failure};
-use bench::runner::protocol::{Counted, Event, Job, Sample, Served, ServedFault};
-use bench::runner::{Fault, Model, Request, Schedule, Settings};
+use bench::runner::child::Failure;
+use bench::runner::protocol::{Counted, Job, Sample, ServedFault};
+use bench::runner::{Fault, Request, Schedule};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_bench-openai");
-const PATIENCE: Duration = Duration::from_secs(30);
-const TOKENS: u32 = 60;
-
-static SERVER: LazyLock<MockServer> = LazyLock::new(|| MockServer::start(0).unwrap());
-
-/// A client that is attached to the mock server with this profile.
-struct Client(Child);
-
-#[derive(Clone, Default)]
-struct Setup {
-    server: String,
-    profile: String,
-    options: Vec<(&'static str, String)>,
-    environment: Vec<(&'static str, &'static str)>,
-    slots: u32,
-}
-
-fn server(name: &str, profile: &str) -> Setup {
-    Setup { server: name.to_owned(), profile: profile.to_owned(), slots: 64, ..Setup::default() }
-}
-
-impl Setup {
-    fn option(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.options.push((name, value.to_string()));
-        self
-    }
-
-    fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
-        self
-    }
-
-    fn try_start(&self) -> Result<Client, Failure> {
-        let url = SERVER.url(&self.profile);
-        let label = Path::new(&self.server).file_stem().unwrap().to_string_lossy().to_uppercase();
-        let mut environment = vec![
-            ("BENCH_SERVER".to_owned(), self.server.clone()),
-            // The version comes from the mock's root, which has no profile that could fail.
-            (format!("BENCH_{}_URL", label.replace('-', "_")), SERVER.url("")),
-        ];
-        for (name, value) in &self.environment {
-            environment.push(((*name).to_owned(), (*value).to_owned()));
-        }
-        let mut child = Child::start(Path::new(PROGRAM), &environment).unwrap();
-        child.hello(PATIENCE)?;
-        let mut options: Vec<_> =
-            self.options.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-        if !self.options.iter().any(|(name, _)| *name == "url") {
-            options.push(("url".to_owned(), url));
-        }
-        let settings = Settings {
-            slots: self.slots,
-            slot_tokens: 4096,
-            options: options.into_iter().collect(),
-            ..Settings::default()
-        };
-        let model = Model { path: PathBuf::from("mock") };
-        match child.ask(&Job::Load { model, settings }, PATIENCE)? {
-            Event::Loaded { .. } => Ok(Client(child)),
-            other => panic!("unexpected {other:?}"),
-        }
-    }
-
-    fn start(&self) -> Client {
-        self.try_start().unwrap_or_else(|failure| panic!("{}: {failure}", self.server))
-    }
-}
-
-impl Client {
-    fn ask(&mut self, requests: Vec<Request>) -> Result<Vec<Sample>, Failure> {
-        let job = Job::Trial { requests, schedule: Schedule::Continuous };
-        match self.0.ask(&job, PATIENCE)? {
-            Event::Trial { samples } => Ok(samples),
-            other => panic!("unexpected {other:?}"),
-        }
-    }
-
-    fn samples(&mut self, requests: Vec<Request>) -> Vec<Sample> {
-        self.ask(requests).unwrap_or_else(|failure| panic!("{failure}"))
-    }
-
-    fn sample(&mut self) -> Sample {
-        self.samples(vec![request(TOKENS)]).remove(0)
-    }
-
-    fn failure(&mut self) -> String {
-        self.ask(vec![request(TOKENS)]).expect_err("it did not fail").to_string()
-    }
-}
-
-fn request(tokens: u32) -> Request {
-    Request { prompt: (0..32).collect(), output: vec![0; tokens as usize], ..Request::default() }
-}
-
-fn served(sample: &Sample) -> &Served {
-    sample.served.as_ref().unwrap()
-}
-
-fn within(what: &str, seen: f64, truth: f64) -> Result<(), String> {
-    if (seen - truth).abs() <= truth * 0.01 {
-        Ok(())
-    } else {
-        Err(format!("{what} is {seen} ns, the truth {truth} ns"))
-    }
-}
-
-/// Whether every metric of METHODOLOGY's table that follows from a sample is within 1 %.
-fn matches(sample: &Sample, truth: &Truth) -> Result<(), String> {
-    let served = served(sample);
-    if let Some(error) = &served.error {
-        return Err(format!("{:?}: {}", error.kind, error.reason));
-    }
-    let since = |ns: u64| ns.saturating_sub(sample.sent_ns) as f64;
-    let tokens: u32 = truth.events.iter().map(|event| event.1).sum();
-    let (first, last) = (truth.events[0], *truth.events.last().unwrap());
-    let seen = &sample.token_ns;
-    if seen.len() != tokens as usize {
-        return Err(format!("{} tokens, the truth {tokens}", seen.len()));
-    }
-    let of_events: Vec<u32> = truth.events.iter().map(|event| event.1).collect();
-    if served.event_tokens != of_events {
-        return Err(format!("tokens of events {:?}, not {of_events:?}", served.event_tokens));
-    }
-    within("TTFT", since(seen[0]), first.0 as f64)?;
-    within("E2E", since(seen[seen.len() - 1]), last.0 as f64)?;
-    let tpot = |span: f64| span / f64::from(tokens - first.1);
-    let seen_span = (seen[seen.len() - 1] - seen[0]) as f64;
-    within("TPOT", tpot(seen_span), tpot((last.0 - first.0) as f64))?;
-    match (served.first_visible_ns, truth.first_visible_ns) {
-        (Some(seen), Some(truth)) => within("TTFV", since(seen), truth as f64)?,
-        (None, None) => {}
-        (seen, truth) => return Err(format!("first visible {seen:?}, the truth {truth:?}")),
-    }
-    within("the end", since(served.closed_ns.unwrap_or(0)), truth.closed_ns as f64)?;
-    // The longest gap shows a stall; single gaps of 10 ms are within 1 % only on an idle machine.
-    let mut starts = vec![seen[0]];
-    starts.extend(seen.windows(2).filter(|pair| pair[0] != pair[1]).map(|pair| pair[1]));
-    let longest = |times: &[u64]| times.windows(2).map(|p| p[1] - p[0]).max().unwrap_or(0);
-    let true_times: Vec<u64> = truth.events.iter().map(|event| event.0).collect();
-    let (seen, truth) = (longest(&starts) as f64, longest(&true_times) as f64);
-    if seen < truth * 0.99 - 1e6 {
-        return Err(format!("the longest gap is {seen} ns, the truth {truth} ns"));
-    }
-    Ok(())
-}
-
-/// Asks up to five times: other work on the machine can only make a good client look bad.
-fn measures_the_truth(setup: &Setup) -> Sample {
-    let truth = setup.profile.parse::<Profile>().unwrap().truth(TOKENS);
-    let mut client = setup.start();
-    let mut reasons = Vec::new();
-    for _ in 0..5 {
-        let sample = client.sample();
-        match matches(&sample, &truth) {
-            Ok(()) => return sample,
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    panic!("{} {}: {}", setup.server, setup.profile, reasons.join("; "));
-}
+use client::{PATIENCE, SERVER, Setup, TOKENS, measures_the_truth, request, served, server};
 
 #[test]
 fn text_completions_are_measured_within_one_per_cent() {
@@ -307,7 +152,7 @@ fn anthropic_messages_are_measured() {
 fn a_new_server_needs_only_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my-server.toml");
-    let text = include_str!("../runners/openai/servers/openai-completions.toml");
+    let text = include_str!("../../runners/openai/servers/openai-completions.toml");
     std::fs::write(&path, text.replace("temperature = 0\n", "temperature = 0.5\n")).unwrap();
     measures_the_truth(&server(path.to_str().unwrap(), "ttft_ms=150"));
 }
@@ -464,58 +309,4 @@ fn a_thousand_streams_need_no_thousand_threads() {
     let samples = client.samples((0..1000).map(|_| request(20)).collect());
     assert!(samples.iter().all(|sample| served(sample).error.is_none()));
     assert!(start.elapsed() < Duration::from_secs(20));
-}
-
-impl Setup {
-    /// Why it fails, whether at the start or at the first trial.
-    fn start_failure(&self) -> String {
-        match self.try_start() {
-            Ok(mut client) => client.failure(),
-            Err(failure) => failure.to_string(),
-        }
-    }
-}
-
-#[test]
-fn a_scenario_measures_servers_beside_engines() {
-    let url = SERVER.url("ttft_ms=20,tpot_ms=2,usage=running");
-    let folder = tempfile::tempdir().unwrap();
-    let scenario = format!(
-        r#"
-        [[matrix]]
-        models = ["qwen3-0.6b"]
-        quants = ["Q4_K_M"]
-        engines = ["box", "vllm"]
-        points = [{{ prompt_tokens = 16, new_tokens = 20 }}]
-        concurrency = [1, 4]
-
-        [servers.box]
-        kind = "llama-server"
-        url = "{url}"
-
-        [servers.vllm]
-        url = "{url}"
-        "#
-    );
-    std::fs::write(folder.path().join("scenario.toml"), scenario).unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["run", "scenario.toml"])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{words}");
-    let results: Vec<_> =
-        std::fs::read_dir(folder.path().join("results")).unwrap().map(|e| e.unwrap()).collect();
-    assert_eq!(results.len(), 1);
-    let records = bench::record::read_records(&results[0].path().join("records.csv")).unwrap();
-    assert_eq!(records.len(), 4, "{words}");
-    for record in &records {
-        assert_eq!(record.reason, None);
-        let ttft = record.ttft_ns_median.unwrap();
-        assert!((19_000_000.0..40_000_000.0).contains(&ttft), "{ttft}");
-        let text = format!("{record:?}");
-        assert!(!text.contains("127.0.0.1"), "an address got into the record: {text}");
-    }
 }

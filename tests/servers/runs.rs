@@ -1,0 +1,118 @@
+//! Whole runs with servers in them: `bench run` on a scenario file.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::client::SERVER;
+use crate::common::{Place, stderr, stdout};
+
+fn words_of(output: &Output) -> String {
+    stderr(output) + &stdout(output)
+}
+
+/// One point on `engines`, with these servers.
+fn scenario(engines: &str, loads: &str, servers: &str) -> Place {
+    Place::with_scenario(&format!(
+        "[trials]\nmin = 2\nmax = 2\n[[matrix]]\nmodels = [\"qwen3-0.6b\"]\n\
+         quants = [\"Q4_K_M\"]\nengines = [{engines}]\n\
+         points = [{{ prompt_tokens = 16, new_tokens = 20 }}]\n{loads}\n{servers}"
+    ))
+}
+
+#[test]
+fn a_scenario_measures_servers_beside_engines() {
+    let url = SERVER.url("ttft_ms=20,tpot_ms=2,usage=running");
+    let place = scenario(
+        "\"box\", \"vllm\"",
+        "concurrency = [1, 4]",
+        &format!(
+            "[servers.box]\nkind = \"llama-server\"\nurl = \"{url}\"\n\
+             [servers.vllm]\nurl = \"{url}\"\n"
+        ),
+    );
+    let output = place.run(&[]);
+    assert!(output.status.success(), "{}", words_of(&output));
+    let records = place.records();
+    assert_eq!(records.len(), 4, "{}", words_of(&output));
+    for record in &records {
+        assert_eq!(record.reason, None);
+        let ttft = record.ttft_ns_median.unwrap();
+        assert!((19_000_000.0..40_000_000.0).contains(&ttft), "{ttft}");
+        let text = format!("{record:?}");
+        assert!(!text.contains("127.0.0.1"), "an address got into the record: {text}");
+        // The mock listens in this test's own process, which is neither server.
+        assert_eq!(record.peak_memory_bytes, None, "the client's memory is not the server's");
+    }
+}
+
+/// `bench mock-server` on a port of its own.
+struct Mock(Child, String);
+
+impl Mock {
+    fn start(profile: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bench"))
+            .args(["mock-server", "--port", "0", "--profile", profile])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self(child, url.trim().to_owned())
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_a_local_server_is_that_of_the_process_on_its_port() {
+    let mock = Mock::start("ttft_ms=20,tpot_ms=2");
+    let text = include_str!("../../runners/openai/servers/openai-completions.toml");
+    for (programs, found) in [("mock-server", true), ("some-other-server", false)] {
+        let servers = format!(
+            "[servers.mine]\nkind = \"openai-completions\"\ndescriptor = \"mine.toml\"\n\
+             url = \"{}\"\n",
+            mock.1
+        );
+        let place = scenario("\"mine\"", "", &servers);
+        let descriptor = format!("programs = [\"{programs}\"]\n{text}");
+        std::fs::write(place.path().join("mine.toml"), descriptor).unwrap();
+        let output = place.run(&[]);
+        assert!(output.status.success(), "{}", words_of(&output));
+        let record = place.records().remove(0);
+        if found {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", mock.0.id())).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            let own: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+            let seen = record.peak_memory_bytes.unwrap() >> 10;
+            // The client's few MiB are in it too.
+            assert!(seen > own && seen < own + 100_000, "{seen} KiB; the server has {own} KiB");
+        } else {
+            assert_eq!(record.peak_memory_bytes, None);
+            let why = record.absent.unwrap();
+            assert!(why.contains("belongs to 'bench', which is no some-other-server"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn ollama_is_given_the_case_s_weights_and_tells_their_device_memory() {
+    let mock = Mock::start("ttft_ms=20,tpot_ms=2");
+    let url = mock.1.clone();
+    let place = scenario("\"ollama\"", "", &format!("[servers.ollama]\nurl = \"{url}\"\n"));
+    place.write_header("tiny.gguf");
+    let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
+    let text = text.replace("quants =", "weights = \"tiny.gguf\"\nquants =");
+    std::fs::write(place.path().join("scenario.toml"), text).unwrap();
+    let output = place.run(&[]);
+    assert!(output.status.success(), "{}", words_of(&output));
+    let record = place.records().remove(0);
+    assert_eq!(record.peak_vram_bytes, Some(bench::mock_server::DEVICE_BYTES));
+    let settings = record.effective_settings.unwrap();
+    assert!(settings.contains("served_model=bench-tiny"), "{settings}");
+}
