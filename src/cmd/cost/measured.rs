@@ -161,25 +161,30 @@ fn pace(record: &Record, all: &[&Record]) -> Option<Pace> {
         Some(tok_s) => (tok_s, record.system_tok_s_low, record.system_tok_s_high),
         None => (record.decode_tok_s_median?, record.decode_tok_s_low, record.decode_tok_s_high),
     };
+    // Of requests that come and go, those that were answered: gaps between them are part of it.
+    let answered = record.requests_per_s.filter(|rate| *rate > 0.0 && record.is_loaded());
+    let scale = answered.map_or(1.0, |rate| rate * f64::from(record.new_tokens) / tok_s);
     let tok_s = [low.unwrap_or(tok_s).min(tok_s), tok_s, high.unwrap_or(tok_s).max(tok_s)];
+    let tok_s = tok_s.map(|speed| speed * scale);
     let prompts = |r: &Record| -> Option<[f64; 3]> {
         let speed = r.prefill_tok_s_median.filter(|speed| *speed > 0.0)?;
         let (low, high) = (r.prefill_tok_s_low, r.prefill_tok_s_high);
         let slow = low.filter(|low| *low > 0.0).unwrap_or(speed).min(speed);
         Some([1e6 / high.unwrap_or(speed).max(speed), 1e6 / speed, 1e6 / slow])
     };
-    let Some(users) = record.concurrency else {
+    if !record.is_loaded() {
         return Some(Pace {
             streams: record.batch.max(1),
             tok_s,
             prompt_s_per_mtok: prompts(record).unwrap_or_default(),
         });
-    };
+    }
+    let users = record.concurrency.or(record.slots).unwrap_or(1).max(1);
     let alike = |r: &&&Record| {
         r.engine == record.engine
             && r.model == record.model
             && r.quant == record.quant
-            && r.concurrency.is_none()
+            && !r.is_loaded()
     };
     let other = all.iter().filter(alike).filter_map(|r| Some((r.prompt_tokens, prompts(r)?)));
     let whole = Pace { streams: users, tok_s, prompt_s_per_mtok: [0.0; 3] };
@@ -195,6 +200,10 @@ fn pace(record: &Record, all: &[&Record]) -> Option<Pace> {
 
 fn kept(record: &Record, slo: Option<&Slo>, counted: bool) -> Kept {
     let Some(slo) = slo else { return Kept::Free };
+    let is_search = record.load.as_ref().is_some_and(|load| load.starts_with("slo-"));
+    if is_search && record.slo_capacity_per_s.is_none() && record.slo_capacity_users.is_none() {
+        return Kept::Missed;
+    }
     if let (true, Some(share)) = (counted, record.slo_attainment) {
         return if share >= slo.attainment.0 {
             Kept::Share(share, record.slo_attainment_low.unwrap_or(0.0))
@@ -217,7 +226,7 @@ fn kept(record: &Record, slo: Option<&Slo>, counted: bool) -> Kept {
 /// the most sequences at once where the best one has no counter.
 fn watts(best: &Record, all: &[&Record], folder: &str) -> Option<NetWatts> {
     let of = |r: &Record| -> Option<NetWatts> {
-        let joules = r.energy_per_token_joules.filter(|joules| *joules > 0.0)?;
+        let joules = r.energy_per_token_joules.filter(|joules| *joules > 0.0 && !r.is_loaded())?;
         let seconds = r.e2e_ns_median.filter(|ns| *ns > 0.0)? / 1e9;
         let tok_s = f64::from(r.batch.max(1)) * f64::from(r.new_tokens) / seconds;
         Some(NetWatts {
@@ -380,6 +389,18 @@ mod tests {
         let rows = [alone, record(1, Some(8), 199.0)];
         let best = *measured(&rows, None, false).0.last().unwrap();
         assert_eq!((best.tok_s[1], best.prompt_s_per_mtok[1]), (199.0, 0.0));
+    }
+
+    #[test]
+    fn a_loaded_case_is_as_fast_as_the_requests_that_it_answered() {
+        // 1.5 requests of 100 tokens a second, though 300 tok/s came while all generated.
+        let row = Record { requests_per_s: Some(1.5), ..record(1, Some(8), 300.0) };
+        let (paces, _) = measured(&[row], None, false);
+        assert!((paces[0].tok_s[1] - 150.0).abs() < 1e-9, "{paces:?}");
+        // A search that found no load that meets the objective.
+        let none = Record { load: Some("slo-rate".into()), ..record(1, None, 300.0) };
+        let (paces, reason) = measured(&[none], Some(second()), true);
+        assert!(paces.is_empty() && reason.contains("misses the SLO"), "{reason}");
     }
 
     #[test]
