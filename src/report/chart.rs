@@ -151,8 +151,9 @@ fn said<E: std::fmt::Display>(error: E) -> anyhow::Error {
 impl Curves {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> anyhow::Result<()> {
         let all = || self.lines.iter().flat_map(|line| &line.points);
-        let (left, right) = bounds(all().map(|p| p.0))?;
-        let (low, high) = bounds(all().map(|p| p.1).chain([0.0]))?;
+        let marked = || self.marks.iter().map(|mark| mark.at);
+        let (left, right) = bounds(all().map(|p| p.0).chain(marked().map(|p| p.0)))?;
+        let (low, high) = bounds(all().map(|p| p.1).chain(marked().map(|p| p.1)).chain([0.0]))?;
         let top = high + (high - low) * 0.06;
         area.fill(&WHITE).map_err(said)?;
         if self.is_logarithmic {
@@ -186,7 +187,10 @@ impl Curves {
             .configure_mesh()
             .x_desc(&self.x)
             .y_desc(&self.y)
-            .x_label_formatter(&|value| short(*value))
+            .x_label_formatter(&|value| {
+                // On a logarithmic axis there is no room for 6, 7, 8 and 9.
+                if self.is_logarithmic && !is_round(*value) { String::new() } else { short(*value) }
+            })
             .y_label_formatter(&|value| short(*value))
             .light_line_style(WHITE)
             .bold_line_style(RGBColor(225, 225, 225))
@@ -210,6 +214,10 @@ impl Curves {
                 + Circle::new((0, 0), 5, BLACK.filled())
                 + Text::new(mark.label.clone(), (9, below), ("sans-serif", 13).into_font());
             chart.draw_series([label]).map_err(said)?;
+        }
+        // The title names the only curve.
+        if self.lines.len() < 2 {
+            return Ok(());
         }
         chart
             .configure_series_labels()
@@ -287,13 +295,19 @@ fn bounds(values: impl Iterator<Item = f64>) -> anyhow::Result<(f64, f64)> {
     if high > low { Ok((low, high)) } else { Ok((low, low + low.abs().max(1.0))) }
 }
 
+/// Whether its first digit is 1, 2 or 5.
+fn is_round(value: f64) -> bool {
+    let first = value / 10f64.powf((value * (1.0 + 1e-9)).log10().floor());
+    [1.0, 2.0, 5.0].into_iter().any(|digit: f64| (first - digit).abs() < 0.01)
+}
+
 /// A number at an axis: thousands apart, large ones with their power.
 fn short(value: f64) -> String {
     let size = value.abs();
     let (scaled, unit) = match size {
         s if s >= 1e9 => (value / 1e9, "G"),
         s if s >= 1e6 => (value / 1e6, "M"),
-        s if s >= 1e4 => (value / 1e3, "k"),
+        s if s >= 1e5 => (value / 1e3, "k"),
         _ => (value, ""),
     };
     if unit.is_empty() && scaled.fract() == 0.0 {
@@ -380,6 +394,6 @@ mod tests {
     #[test]
     fn axes_are_labelled_shortly() {
         let labels = [0.0, 1500.0, -2500.0, 25_000.0, 2e6, 0.25].map(short);
-        assert_eq!(labels, ["0", "1,500", "-2,500", "25k", "2M", "0.25"]);
+        assert_eq!(labels, ["0", "1,500", "-2,500", "25,000", "2M", "0.25"]);
     }
 }
