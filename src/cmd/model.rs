@@ -9,9 +9,10 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::catalog::models;
+use crate::catalog::models::{self, ModelSpec};
 use crate::model::cache::{self, Entry};
 use crate::model::gguf::Header;
+use crate::model::hf;
 use crate::model::hub::{Hub, HubFile};
 use crate::model::quant::Quant;
 use crate::model::synth;
@@ -53,11 +54,16 @@ struct MakeArgs {
     model: String,
     /// How synthetic weights are quantised: F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, Q3_K_M,
     /// Q2_K, IQ4_XS, or MXFP4 for mixtures of experts.
-    #[arg(short, long, default_value = "Q4_K_M")]
-    quant: Quant,
+    /// Q4_K_M unless given, with --config-only BF16.
+    #[arg(short, long)]
+    quant: Option<Quant>,
     /// Other seeds give other weights of the same shape.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Make a folder with a config.json and a tokenizer instead, in F16 or BF16 (`--quant`): for
+    /// engines that fill the weights in themselves, such as vLLM with `--load-format dummy`.
+    #[arg(long)]
+    config_only: bool,
 }
 
 #[derive(Args, Debug)]
@@ -68,6 +74,12 @@ struct RmArgs {
     /// Remove all of them, and what interrupted runs have left.
     #[arg(long, conflicts_with = "names")]
     all: bool,
+}
+
+impl MakeArgs {
+    fn quant(&self) -> Quant {
+        self.quant.unwrap_or(if self.config_only { Quant::BF16 } else { Quant::Q4KM })
+    }
 }
 
 /// Runs `bench model`.
@@ -111,6 +123,10 @@ fn row(entry: &Entry) -> Vec<String> {
             grouped(header.parameters()),
             quant_of(&header),
         ]),
+        Err(_) if hf::lacks_weights(&entry.path) => {
+            let what = "config.json and tokenizer, no weights";
+            cells.extend([what.to_owned(), String::new(), String::new()]);
+        }
         Err(_) => cells.extend(["damaged".to_owned(), String::new(), String::new()]),
     }
     cells
@@ -136,12 +152,14 @@ fn make(args: &MakeArgs, cache: &Path) -> anyhow::Result<PathBuf> {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let path = if args.model.starts_with("hub:") {
+    let path = if args.config_only {
+        hf::ensure(spec_of(args)?, args.quant(), cache)?
+    } else if args.model.starts_with("hub:") {
         let file: HubFile = args.model.parse()?;
         Hub::from_env().fetch(&file, cache, &mut progress)?.path
     } else {
         let spec = models::find(&args.model)?;
-        synth::ensure(spec, args.quant, args.seed, cache, &mut progress)?
+        synth::ensure(spec, args.quant(), args.seed, cache, &mut progress)?
     };
     bar.finish_and_clear();
     Ok(path)
@@ -157,12 +175,25 @@ fn bar() -> ProgressBar {
     ProgressBar::with_draw_target(Some(0), target).with_style(style)
 }
 
+/// The catalogue's model: a download has a `config.json` of its own.
+fn spec_of(args: &MakeArgs) -> anyhow::Result<&'static ModelSpec> {
+    ensure!(
+        !args.model.starts_with("hub:"),
+        "--config-only is for models of the catalogue, not for '{}'",
+        args.model
+    );
+    models::find(&args.model)
+}
+
 fn path(args: &MakeArgs, cache: &Path) -> anyhow::Result<PathBuf> {
+    if args.config_only {
+        return hf::cached(spec_of(args)?, args.quant(), cache);
+    }
     if args.model.starts_with("hub:") {
         return Ok(args.model.parse::<HubFile>()?.local_path(cache));
     }
     match models::find(&args.model) {
-        Ok(spec) => Ok(synth::cached(spec, args.quant, args.seed, cache)?.0),
+        Ok(spec) => Ok(synth::cached(spec, args.quant(), args.seed, cache)?.0),
         Err(unknown) => match cache::find(cache, &args.model).ok().as_deref() {
             Some([entry]) => Ok(entry.path.clone()),
             _ => Err(unknown),

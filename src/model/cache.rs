@@ -1,10 +1,12 @@
 //! Where model files are kept on this machine.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use super::hf::CONFIG;
 use crate::catalog::nearest;
 use crate::units::Bytes;
 
@@ -22,7 +24,7 @@ pub fn dir() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// A model file in the cache.
+/// A model in the cache: a file, or a folder with a `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its path below the cache, with `/`.
@@ -36,13 +38,26 @@ pub struct Entry {
 /// The model files in `cache`, by name.
 pub fn entries(cache: &Path) -> anyhow::Result<Vec<Entry>> {
     let mut list = Vec::new();
+    let mut folders = BTreeMap::<PathBuf, u64>::new();
     walk(cache, &mut |path, bytes| {
         if path.extension().is_some_and(|e| e == "gguf") {
             list.push(Entry { name: name_of(cache, path), path: path.to_owned(), bytes });
+        } else if let Some(folder) = path.parent().filter(|dir| is_model(dir)) {
+            *folders.entry(folder.to_owned()).or_default() += bytes.0;
         }
     })?;
+    list.extend(folders.into_iter().map(|(path, bytes)| Entry {
+        name: name_of(cache, &path),
+        path,
+        bytes: Bytes(bytes),
+    }));
     list.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(list)
+}
+
+/// Whether `folder` holds a whole model; one that is being made ends in `.tmp`.
+fn is_model(folder: &Path) -> bool {
+    folder.join(CONFIG).is_file() && folder.extension().is_none_or(|ending| ending != "tmp")
 }
 
 /// What interrupted runs left in `cache`: unfinished downloads and weights, with their sizes.
@@ -77,7 +92,8 @@ pub fn find(cache: &Path, word: &str) -> anyhow::Result<Vec<Entry>> {
 /// Removes a file from the cache, and folders that it leaves empty.
 pub fn remove(cache: &Path, path: &Path) -> anyhow::Result<()> {
     ensure!(path.starts_with(cache), "{} is not in the cache", path.display());
-    fs::remove_file(path).with_context(|| format!("{}", path.display()))?;
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.with_context(|| format!("{}", path.display()))?;
     // what a download keeps beside it
     let _ = fs::remove_file(path.with_extension("gguf.sha256"));
     let mut folder = path.parent();
@@ -105,13 +121,22 @@ fn walk(dir: &Path, found: &mut dyn FnMut(&Path, Bytes)) -> anyhow::Result<()> {
     for entry in list {
         let entry = entry.with_context(|| format!("{}", dir.display()))?;
         let kind = entry.file_type()?;
-        if kind.is_dir() {
+        if kind.is_dir() && entry.path().extension().is_some_and(|e| e == "tmp") {
+            found(&entry.path(), size_of(&entry.path())?);
+        } else if kind.is_dir() {
             walk(&entry.path(), found)?;
         } else if kind.is_file() {
             found(&entry.path(), Bytes(entry.metadata()?.len()));
         }
     }
     Ok(())
+}
+
+/// The size of a folder that is one thing: of all files in it.
+fn size_of(dir: &Path) -> anyhow::Result<Bytes> {
+    let mut bytes = 0;
+    walk(dir, &mut |_, size| bytes += size.0)?;
+    Ok(Bytes(bytes))
 }
 
 #[cfg(test)]
@@ -134,6 +159,26 @@ mod tests {
         assert!(message.contains("did you mean 'x-Q4_0.gguf'"), "{message}");
         remove(cache, &cache.join("hub/a/b/m.gguf")).unwrap();
         assert!(!cache.join("hub").exists(), "empty folders go too");
+    }
+
+    #[test]
+    fn a_model_s_folder_is_one_entry_and_one_that_is_being_made_is_a_leftover() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["x-BF16-config-1", ".making-2.tmp"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            for name in [CONFIG, "tokenizer.json"] {
+                fs::write(dir.path().join(folder).join(name), b"1234").unwrap();
+            }
+        }
+        let found = entries(dir.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].bytes), ("x-BF16-config-1", Bytes(8)));
+        let left = leftovers(dir.path()).unwrap();
+        assert_eq!(left, [(dir.path().join(".making-2.tmp"), Bytes(8))]);
+        for path in [&found[0].path, &left[0].0] {
+            remove(dir.path(), path).unwrap();
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod arch;
 mod blocks;
 pub mod cache;
 pub mod gguf;
+pub mod hf;
 pub mod hub;
 pub mod quant;
 pub mod recipe;

@@ -1,4 +1,4 @@
-//! A made-up vocabulary of any size, which llama.cpp can tokenise text with.
+//! A made-up vocabulary of any size, which text can be tokenised with.
 
 use anyhow::ensure;
 
@@ -10,25 +10,27 @@ const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const BYTE: i32 = 6;
 
+/// The tokens that stand for no text, in the order of their ids.
+pub const SPECIAL: [&str; 3] = ["<unk>", "<s>", "</s>"];
+
 /// Three special tokens, one for each byte, one for each printable character.
 const SMALLEST: u32 = 3 + 256 + 95;
 
-/// The tokenizer's keys for exactly `size` tokens: a SentencePiece vocabulary with a token for each
-/// byte, so that any text can be tokenised, and all short strings of letters, so that English
-/// comes to about three letters a token. It loads faster than one with merges.
-pub fn tokenizer(size: u32) -> anyhow::Result<Vec<(String, Value)>> {
+/// Exactly `size` tokens: the special ones, one for each byte, so that any text can be tokenised,
+/// and all short strings of letters, so that English comes to about three letters a token.
+pub fn tokens(size: u32) -> anyhow::Result<Vec<String>> {
     ensure!(size >= SMALLEST, "a vocabulary of {size} tokens; at least {SMALLEST} are needed");
-    let mut tokens = Vec::with_capacity(size as usize);
-    let mut types = Vec::with_capacity(size as usize);
-    for (token, kind) in [("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL)] {
-        tokens.push(token.to_owned());
-        types.push(kind);
-    }
-    for byte in 0..=255u8 {
-        tokens.push(format!("<0x{byte:02X}>"));
-        types.push(BYTE);
-    }
-    tokens.extend(pieces().take(size as usize - tokens.len()));
+    let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
+    let special = SPECIAL.iter().map(|token| (*token).to_owned());
+    Ok(special.chain(bytes).chain(pieces()).take(size as usize).collect())
+}
+
+/// The tokenizer's keys for exactly `size` tokens: a SentencePiece vocabulary, because that loads
+/// faster than one with merges.
+pub fn tokenizer(size: u32) -> anyhow::Result<Vec<(String, Value)>> {
+    let tokens = tokens(size)?;
+    let mut types = vec![UNKNOWN, CONTROL, CONTROL];
+    types.resize(SPECIAL.len() + 256, BYTE);
     types.resize(tokens.len(), NORMAL);
     // Earlier tokens are shorter; a piece is merged before those that come after it.
     let scores = (0..tokens.len()).map(|i| -(i as f32)).collect();

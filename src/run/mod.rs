@@ -7,7 +7,7 @@ pub mod servers;
 pub mod summary;
 pub mod weights;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -87,17 +87,19 @@ pub fn run(
         // Weights that nobody would load are not made: they can fill a disk.
         let wants_weights = |case: &Case| {
             let server = servers::is_server(scenario, &case.engine);
-            !servers::is_attached(scenario, &case.engine)
+            servers::takes_weights(scenario, &case.engine)
                 && runner(scenario, case, conditions).is_some()
                 && (server || too_large(case, limit).is_none())
         };
-        let found = if point.iter().any(wants_weights) {
-            weights::resolve(scenario, &point[0], &conditions.cache, &mut |done, all| {
-                progress(Progress::Weights(&point[0], done, all));
-            })
-        } else {
-            Err("no case of this point needs weights of ours".to_owned())
-        };
+        let mut found = BTreeMap::new();
+        for case in point.iter().filter(|case| wants_weights(case)) {
+            let form = servers::synthetic_form(scenario, &case.engine);
+            found.entry(form).or_insert_with(|| {
+                weights::resolve(scenario, case, form, &conditions.cache, &mut |done, all| {
+                    progress(Progress::Weights(case, done, all));
+                })
+            });
+        }
         let subjects: Vec<_> = point
             .iter()
             .map(|case| {
@@ -106,11 +108,15 @@ pub fn run(
                     case.model.clone(),
                     case.quant.clone(),
                 ));
-                subject(scenario, case, &found, conditions, cold)
+                let form = servers::synthetic_form(scenario, &case.engine);
+                let unwanted = Err("no case of this point needs weights of ours".to_owned());
+                let weights = found.get(&form).unwrap_or(&unwanted);
+                subject(scenario, case, weights, conditions, cold)
             })
             .collect();
         let threads = point[0].settings.threads.unwrap_or(conditions.threads);
-        let together = found.as_ref().map_or(0, |w| w.bytes.0) * subjects.len() as u64;
+        let largest = found.values().flatten().map(|weights| weights.bytes.0).max().unwrap_or(0);
+        let together = largest * subjects.len() as u64;
         let turns: Vec<Vec<Subject>> = if together > conditions.memory.0 {
             subjects.into_iter().map(|s| vec![s]).collect()
         } else {
@@ -153,11 +159,11 @@ fn subject(
     });
     let environment =
         if served { servers::environment(scenario, &case.engine) } else { Vec::new() };
-    let attached = servers::is_attached(scenario, &case.engine);
-    let own = found.as_ref().ok().filter(|_| !attached);
+    let ours = servers::takes_weights(scenario, &case.engine);
+    let own = found.as_ref().ok().filter(|_| ours);
     // A server that somebody else runs knows the model by its name.
     let model = match found {
-        _ if attached => Ok(PathBuf::from(&case.model)),
+        _ if !ours => Ok(PathBuf::from(&case.model)),
         Ok(weights) => Ok(weights.path.clone()),
         Err(reason) => Err(reason.clone()),
     };
@@ -181,7 +187,7 @@ fn subject(
         bench_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: conditions.host.clone(),
         started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        model_bytes: own.map(|w| w.bytes.0),
+        model_bytes: own.filter(|w| w.stored).map(|w| w.bytes.0),
         model_sha256: own.and_then(|w| w.sha256.clone()),
         ..Record::default()
     };

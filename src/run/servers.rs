@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::scenario::{ENGINES, NEVER_STARTED, Scenario, Server};
+use crate::scenario::{ENGINES, NEVER_STARTED, Scenario, Server, Synthetic, TAKE_UPLOADS};
 
 /// The runner program of all servers.
 pub const CLIENT: &str = "openai";
@@ -15,11 +15,25 @@ pub fn is_server(scenario: &Scenario, engine: &str) -> bool {
         || ENGINES.iter().any(|known| known.name == engine && known.server)
 }
 
-/// Whether somebody else runs it: then it needs no weights of ours.
-pub fn is_attached(scenario: &Scenario, engine: &str) -> bool {
+/// Whether it measures weights of ours; else somebody else has loaded it with their own.
+pub fn takes_weights(scenario: &Scenario, engine: &str) -> bool {
     let server = scenario.servers.get(engine);
-    let kind = server.map_or(engine, |server| &server.kind);
-    NEVER_STARTED.contains(&kind) || server.is_some_and(|server| server.url.is_some())
+    let kind = kind(scenario, engine);
+    if TAKE_UPLOADS.contains(&kind) {
+        return server.is_none_or(|server| server.model.is_none());
+    }
+    !NEVER_STARTED.contains(&kind) && server.is_none_or(|server| server.url.is_none())
+}
+
+/// The form in which it takes synthetic weights.
+pub fn synthetic_form(scenario: &Scenario, engine: &str) -> Synthetic {
+    let kind = kind(scenario, engine);
+    ENGINES.iter().find(|known| known.name == kind).map_or(Synthetic::Gguf, |known| known.synthetic)
+}
+
+/// The known engine that it is, or whose dialect it speaks.
+fn kind<'a>(scenario: &'a Scenario, engine: &'a str) -> &'a str {
+    scenario.servers.get(engine).map_or(engine, |server| &server.kind)
 }
 
 /// The client's environment for `engine`.

@@ -8,11 +8,13 @@ use crate::cases::Case;
 use crate::catalog::models::{self, ModelSpec};
 use crate::fit::memory::{self, Layout};
 use crate::fit::work::{Work, value_bytes};
+use crate::model;
 use crate::model::gguf::Header;
+use crate::model::hf;
 use crate::model::hub::Hub;
 use crate::model::quant::{Quant, TensorType};
 use crate::model::synth;
-use crate::scenario::{Scenario, Weights as Source};
+use crate::scenario::{Scenario, Synthetic, Weights as Source};
 use crate::units::Bytes;
 
 /// Weights that an engine can load.
@@ -20,32 +22,40 @@ use crate::units::Bytes;
 pub struct Weights {
     /// The file (the first one of a split model), or a folder.
     pub path: PathBuf,
-    /// Its size, all parts together.
+    /// Its size, all parts together; of a folder without weights what they will take.
     pub bytes: Bytes,
+    /// Whether there are weights: an engine may fill them in itself.
+    pub stored: bool,
     /// Token ids are below this.
     pub vocabulary: u32,
     /// The checksum, where one is known without reading the whole file.
     pub sha256: Option<String>,
 }
 
-/// Makes, fetches or finds the weights of `case`; an error is the reason of its row.
+/// Makes, fetches or finds the weights of `case`, synthetic ones in this form; an error is the
+/// reason of its row.
 pub fn resolve(
     scenario: &Scenario,
     case: &Case,
+    form: Synthetic,
     cache: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Weights, String> {
-    try_resolve(scenario, case, cache, progress).map_err(|error| format!("{error:#}"))
+    try_resolve(scenario, case, form, cache, progress).map_err(|error| format!("{error:#}"))
 }
 
 fn try_resolve(
     scenario: &Scenario,
     case: &Case,
+    form: Synthetic,
     cache: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> anyhow::Result<Weights> {
     let spec = models::find(&case.model)?;
     let (path, sha256) = match &case.weights {
+        Source::Synthetic if form == Synthetic::Config => {
+            (hf::ensure(spec, case.quant.parse()?, cache)?, None)
+        }
         Source::Synthetic => {
             (synth::ensure(spec, case.quant.parse()?, case.seed, cache, progress)?, None)
         }
@@ -60,12 +70,27 @@ fn try_resolve(
         std::fs::metadata(&path).with_context(|| format!("no weights at '{}'", path.display()))?;
     if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
         // A folder, or a file of another engine's: only that engine can say what is in it.
-        let bytes = Bytes(metadata.len());
-        return Ok(Weights { path, bytes, vocabulary: spec.vocab, sha256 });
+        let stored = !hf::lacks_weights(&path);
+        let bytes = match metadata.is_dir() {
+            true if stored => folder_bytes(&path)?,
+            true => model::weight_bytes(spec, case.quant.parse()?)?,
+            false => Bytes(metadata.len()),
+        };
+        return Ok(Weights { path, bytes, stored, vocabulary: spec.vocab, sha256 });
     }
     let header = Header::read(&path)?;
     let vocabulary = header.vocab().and_then(|n| u32::try_from(n).ok()).unwrap_or(spec.vocab);
-    Ok(Weights { path, bytes: header.file_bytes, vocabulary, sha256 })
+    Ok(Weights { path, bytes: header.file_bytes, stored: true, vocabulary, sha256 })
+}
+
+/// The size of a model's folder: of the files in it.
+fn folder_bytes(folder: &Path) -> anyhow::Result<Bytes> {
+    let failed = || folder.display().to_string();
+    let mut bytes = 0;
+    for file in std::fs::read_dir(folder).with_context(failed)? {
+        bytes += file.and_then(|file| file.metadata()).with_context(failed)?.len();
+    }
+    Ok(Bytes(bytes))
 }
 
 /// Bytes that generating one token of `case` reads: the weights in use once, and the cache at the

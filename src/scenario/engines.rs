@@ -13,6 +13,17 @@ pub struct Engine {
     pub settings: &'static [&'static str],
     /// Element types that its KV cache may have; empty: not asked of it.
     pub kv_types: &'static [&'static str],
+    /// What it is given as synthetic weights.
+    pub synthetic: Synthetic,
+}
+
+/// The form in which an engine takes synthetic weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Synthetic {
+    /// A GGUF file.
+    Gguf,
+    /// A folder with a `config.json` and a tokenizer: it fills the weights in itself.
+    Config,
 }
 
 /// All engines.
@@ -35,7 +46,10 @@ pub const ENGINES: &[Engine] = &[
     ),
     in_process("mock", &["threads", "batch_tokens", "kv_type"], GGUF_KV),
     // What a server is started with: `[start.settings]` of its descriptor in `runners/openai`.
-    server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"]),
+    Engine {
+        synthetic: Synthetic::Config,
+        ..server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"])
+    },
     server(
         "llama-server",
         &[
@@ -67,7 +81,7 @@ const fn in_process(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    Engine { name, runner: name, server: false, settings, kv_types }
+    Engine { name, runner: name, server: false, settings, kv_types, synthetic: Synthetic::Gguf }
 }
 
 /// A server; what is no setting of it stands in `[servers.NAME] args`.
@@ -76,8 +90,12 @@ const fn server(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    Engine { name, runner: "openai", server: true, settings, kv_types }
+    Engine { name, runner: "openai", server: true, settings, kv_types, synthetic: Synthetic::Gguf }
 }
+
+/// Servers that a run cannot start, but that take our weights over HTTP unless a scenario names a
+/// model of theirs.
+pub const TAKE_UPLOADS: &[&str] = &["ollama"];
 
 /// Servers that a run cannot start: they are reached where they run, with weights of their own.
 pub const NEVER_STARTED: &[&str] = &[
