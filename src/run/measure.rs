@@ -15,7 +15,7 @@ use crate::stats::Summary;
 use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
 use super::prompts::{self, Shape};
-use super::{load, summary};
+use super::{load, summary, weights};
 
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
@@ -200,6 +200,7 @@ impl Lane {
         self.record.outcome = match failure {
             Failure::Reported(Fault::OutOfMemory, _) => Outcome::OutOfMemory,
             Failure::Reported(Fault::Unsupported, _) => Outcome::Unsupported,
+            Failure::Reported(Fault::NotInstalled, _) => Outcome::NotInstalled,
             Failure::Reported(Fault::Failed, _) => Outcome::Failed,
             Failure::TimedOut(_) => Outcome::TimedOut,
             Failure::Died(_) | Failure::Nonsense(_) => Outcome::Crashed,
@@ -249,6 +250,12 @@ impl Lane {
                 self.record.weights_bytes = report.weights_bytes.map(|b| b.0);
                 self.record.kv_bytes = report.kv_bytes.map(|b| b.0);
                 self.record.compute_bytes = report.compute_bytes.map(|b| b.0);
+                if let Some(bits) = report.bits_per_weight {
+                    self.record.bits_per_weight = Some(bits);
+                    let kv_type = report.effective.get("kv_type").map(String::as_str);
+                    let bytes = weights::bytes_per_token_at(&self.subject.case, bits, kv_type);
+                    self.subject.bytes_per_token = bytes.map(|b| b.0);
+                }
                 let effective: Vec<_> =
                     report.effective.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 self.record.effective_settings = Some(effective.join(" "));
@@ -291,7 +298,11 @@ impl Lane {
         running.watch.trial_ends();
         let out_of_time = running.spent > stopping.case_limit;
         let answer = answer.and_then(|event| match event {
-            Event::Trial { samples } => check(&samples, &wanted).map(|()| samples),
+            Event::Trial { samples, engine_peak_bytes } => {
+                let peak = engine_peak_bytes.map(|bytes| bytes.0).filter(|_| !warmup);
+                self.record.engine_peak_bytes = self.record.engine_peak_bytes.max(peak);
+                check(&samples, &wanted).map(|()| samples)
+            }
             other => Err(unexpected(&other)),
         });
         match answer {

@@ -15,7 +15,7 @@ use crate::cases::Case;
 use crate::catalog::models;
 use crate::record::{Folder, Outcome, Record};
 use crate::runner::locate;
-use crate::scenario::{Load, Scenario, Weights as Source};
+use crate::scenario::{self, Load, Scenario, Weights as Source};
 use crate::units::Bytes;
 
 use crate::watch::{self, IdlePower};
@@ -94,7 +94,7 @@ pub fn run(
         let mut found = BTreeMap::new();
         for case in point.iter().filter(|case| wants_weights(case)) {
             let form = servers::synthetic_form(scenario, &case.engine);
-            found.entry(form).or_insert_with(|| {
+            found.entry((form, case.settings.group_size)).or_insert_with(|| {
                 weights::resolve(scenario, case, form, &conditions.cache, &mut |done, all| {
                     progress(Progress::Weights(case, done, all));
                 })
@@ -110,7 +110,7 @@ pub fn run(
                 ));
                 let form = servers::synthetic_form(scenario, &case.engine);
                 let unwanted = Err("no case of this point needs weights of ours".to_owned());
-                let weights = found.get(&form).unwrap_or(&unwanted);
+                let weights = found.get(&(form, case.settings.group_size)).unwrap_or(&unwanted);
                 subject(scenario, case, weights, conditions, cold)
             })
             .collect();
@@ -154,7 +154,7 @@ fn subject(
     case.settings.threads.get_or_insert(conditions.threads);
     let served = servers::is_server(scenario, &case.engine);
     let program = runner(scenario, &case, conditions).ok_or_else(|| {
-        let remedy = locate::remedy(runner_name(scenario, &case));
+        let remedy = scenario::remedy(runner_name(scenario, &case));
         format!("the runner is missing; type: {remedy}")
     });
     let environment =
@@ -189,6 +189,7 @@ fn subject(
         started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         model_bytes: own.filter(|w| w.stored).map(|w| w.bytes.0),
         model_sha256: own.and_then(|w| w.sha256.clone()),
+        bits_per_weight: own.and_then(|w| w.bits_per_weight),
         ..Record::default()
     };
     let limit = scenario.limits.memory.unwrap_or(conditions.all_memory);
