@@ -188,6 +188,7 @@ impl Runner for Candle {
             kv_bytes: Some(Bytes(sizes.cache as u64)),
             compute_bytes: Some(Bytes(sizes.buffers as u64)).filter(|_| sizes.buffers > 0),
             effective: self.effective.clone(),
+            ..LoadReport::default()
         }
     }
 

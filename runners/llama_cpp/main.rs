@@ -71,6 +71,7 @@ impl Runner for LlamaCpp {
             kv_bytes: sizes.kv.map(Bytes),
             compute_bytes: sizes.compute.map(Bytes),
             effective: settings::effective(&context, settings),
+            ..LoadReport::default()
         };
         Ok(Self {
             batch: LlamaBatch::new(batch_tokens, 1),

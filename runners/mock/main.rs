@@ -76,6 +76,7 @@ impl Runner for Mock {
             kv_bytes: Some(Bytes(0)),
             compute_bytes: None,
             effective: self.parameters.effective(&self.settings),
+            ..LoadReport::default()
         }
     }
 

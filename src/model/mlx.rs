@@ -108,15 +108,31 @@ pub fn ensure(
     Ok(folder)
 }
 
-/// What the `config.json` of a folder with weights says: the architecture, and `4 bits, groups of
-/// 64` where they are quantised.
-pub fn describe(folder: &Path) -> Option<(String, Option<String>)> {
+/// What the `config.json` of a folder says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The architecture.
+    pub model_type: String,
+    /// Token ids are below this.
+    pub vocabulary: Option<u32>,
+    /// `4 bits, groups of 64`; none where the weights are floats.
+    pub quantisation: Option<String>,
+}
+
+/// Reads the `config.json` of a folder; none where it has none that can be read.
+pub fn describe(folder: &Path) -> Option<Description> {
     let keys: Value = serde_json::from_slice(&fs::read(folder.join(hf::CONFIG)).ok()?).ok()?;
-    let quantisation = keys.get("quantization").and_then(|quantisation| {
+    // Models that also see and hear have the keys of their language model apart.
+    let find = |key: &str| keys.get(key).or_else(|| keys.get("text_config")?.get(key));
+    let quantisation = find("quantization").and_then(|quantisation| {
         let number = |key: &str| quantisation.get(key)?.as_u64();
         Some(format!("{} bits, groups of {}", number("bits")?, number("group_size")?))
     });
-    Some((keys.get("model_type")?.as_str()?.to_owned(), quantisation))
+    Some(Description {
+        model_type: keys.get("model_type")?.as_str()?.to_owned(),
+        vocabulary: find("vocab_size").and_then(Value::as_u64).and_then(|n| n.try_into().ok()),
+        quantisation,
+    })
 }
 
 /// A tensor of the GGUF file as MLX has it.

@@ -84,7 +84,8 @@ fn try_resolve(
             true => model::weight_bytes(spec, case.quant.parse()?)?,
             false => Bytes(metadata.len()),
         };
-        let vocabulary = spec.vocab;
+        let own = mlx::describe(&path).and_then(|description| description.vocabulary);
+        let vocabulary = own.unwrap_or(spec.vocab);
         return Ok(Weights { path, bytes, stored, vocabulary, bits_per_weight: None, sha256 });
     }
     let header = Header::read(&path)?;
