@@ -106,7 +106,7 @@ fn what_a_library_prints_does_not_reach_the_protocol() {
     let row = row_with("everywhere-print");
     assert_eq!(row.outcome, Outcome::Measured, "{:?}", row.reason);
     assert_eq!((row.trials, row.engine_peak_bytes), (2, Some(4096)));
-    assert_eq!((row.model_bytes, row.bits_per_weight), (Some(10 + 37), Some(16.0)));
+    assert_eq!((row.model_bytes, row.bits_per_weight), (Some(10 + 35), Some(16.0)));
 }
 
 #[test]
