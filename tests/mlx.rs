@@ -233,3 +233,18 @@ fn the_model_is_fed_the_given_ids_as_if_they_had_been_sampled() {
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn an_installation_that_fails_says_why_and_leaves_no_runner() {
+    if !python() {
+        return;
+    }
+    let place = Place::with_scenario("");
+    // As on a machine without a network.
+    let output = place.bench(&["setup", "mlx"]).env("PIP_NO_INDEX", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let words = stderr(&output);
+    let expected = ["type again: bench setup mlx", "python3-venv", "is Python 3."];
+    assert!(expected.iter().any(|text| words.contains(text)), "{words}");
+    assert!(!place.path().join("cache/runners/bench-mlx").exists());
+}

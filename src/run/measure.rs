@@ -377,10 +377,15 @@ fn check(samples: &[Sample], wanted: &[usize]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Drops the file from the page cache; only the kernel's word for it is had.
+/// Drops the file, or the folder's files, from the page cache; only the kernel's word for it is had.
 #[cfg(target_os = "linux")]
 fn evict(path: &Path) -> Result<(), String> {
     use rustix::fs::{Advice, fadvise};
+    if path.is_dir() {
+        let files = std::fs::read_dir(path).map_err(|e| format!("cannot read the weights: {e}"))?;
+        let paths = files.filter_map(|file| Some(file.ok()?.path()));
+        return paths.filter(|path| path.is_file()).try_for_each(|path| evict(&path));
+    }
     let file = std::fs::File::open(path).map_err(|e| format!("cannot open the weights: {e}"))?;
     // Dirty pages stay: a file that was just written has to reach the disk first.
     file.sync_all().map_err(|e| format!("cannot sync the weights: {e}"))?;

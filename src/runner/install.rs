@@ -67,6 +67,20 @@ impl Package {
     ) -> anyhow::Result<Version> {
         ensure!(cfg!(unix), "{} runs on macOS and Linux only", self.engine);
         let python = find_python(self.python, python)?;
+        let installed = self.try_install(runners, &python, progress);
+        if installed.is_err() {
+            // Half of it would only fill the disk.
+            let _ = fs::remove_dir_all(self.home(runners));
+        }
+        installed
+    }
+
+    fn try_install(
+        &self,
+        runners: &Path,
+        python: &Path,
+        progress: &mut dyn FnMut(Step<'_>),
+    ) -> anyhow::Result<Version> {
         let home = self.home(runners);
         if home.exists() {
             fs::remove_dir_all(&home)
@@ -80,9 +94,9 @@ impl Package {
                 .and_then(|()| fs::write(&path, text))
                 .with_context(|| format!("cannot write '{}'", path.display()))?;
         }
-        progress(Step::Environment(&python));
+        progress(Step::Environment(python));
         let environment = home.join("venv");
-        run(&python, &["-m".into(), "venv".into(), environment.clone().into()], &mut |_| {})?;
+        run(python, &["-m".into(), "venv".into(), environment.clone().into()], &mut |_| {})?;
         let mut arguments: Vec<OsString> = ["-m", "pip", "install", "--disable-pip-version-check"]
             .iter()
             .chain(&["--no-input", "--progress-bar", "off"])
@@ -246,6 +260,10 @@ fn run(program: &Path, arguments: &[OsString], said: &mut dyn FnMut(&str)) -> an
     if lines.is_empty() {
         lines = last.iter().map(String::as_str).collect();
     }
+    // pip says what went wrong first, and at length what it thinks of it.
+    let errors: Vec<&str> =
+        lines.iter().map(|line| line.trim()).filter(|line| line.starts_with("ERROR: ")).collect();
+    let lines = if errors.is_empty() { lines } else { errors };
     let shown = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n  ");
     bail!("{} ended with {status}:\n  {shown}", name())
 }
