@@ -22,6 +22,7 @@ const MLX: Package = Package {
         ("bench_mlx/__main__.py", include_str!("../../runners/mlx/bench_mlx/__main__.py")),
         ("bench_mlx/engine.py", include_str!("../../runners/mlx/bench_mlx/engine.py")),
         ("bench_mlx/protocol.py", include_str!("../../runners/mlx/bench_mlx/protocol.py")),
+        ("bench_mlx/queue.py", include_str!("../../runners/mlx/bench_mlx/queue.py")),
     ],
 };
 

@@ -13,6 +13,7 @@ from mlx_lm.generate import BatchGenerator, generate_step, wired_limit
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import compute_bits_per_weight, load_model
 
+from bench_mlx import queue
 from bench_mlx.protocol import Unsupported
 
 # mlx-lm's own default, and that of its command line.
@@ -54,11 +55,16 @@ class Outputs:
     really computed.
     """
 
-    def __init__(self, outputs):
-        self.outputs = outputs
-        self.taken = [0] * len(outputs)
+    def __init__(self):
+        self.outputs = []
+        self.taken = []
         # The batch whose step is running; mlx-lm calls one sampler for all its sequences.
         self.batch = None
+
+    def add(self, output):
+        """The ids of one more sequence, in the order in which sequences enter."""
+        self.outputs.append(output)
+        self.taken.append(0)
 
     def next_of(self, sequence):
         place, ids = self.taken[sequence], self.outputs[sequence]
@@ -184,7 +190,8 @@ class Engine:
         cache = make_prompt_cache(self.model)
         self._fill(cache, request.get("context") or [])
         output = request["output"]
-        sampler = Outputs([output])
+        sampler = Outputs()
+        sampler.add(output)
         prompt = mx.array(request["prompt"])
         mx.eval(prompt)
         stamps = []
@@ -205,7 +212,7 @@ class Engine:
         # The step that mlx-lm has started beyond the last token ends outside the clock, and before
         # another engine's turn.
         mx.synchronize(self.stream)
-        return [sample(request, 0, stamps)], mx.get_peak_memory()
+        return [{**sample(request), "token_ns": stamps}], mx.get_peak_memory()
 
     def _fill(self, cache, tokens):
         with mx.stream(self.stream):
@@ -217,9 +224,13 @@ class Engine:
     def _batch(self, requests, schedule):
         """Several sequences, by mlx-lm's batch generator: it decides what goes into each step."""
         lockstep = schedule == "lockstep"
+        if not lockstep and any(request.get("context") for request in requests):
+            raise Unsupported("a depth in the cache of requests that start one after the other")
+        if lockstep and len(requests) > self.slots:
+            raise Unsupported(f"a batch of {len(requests)} in {self.slots} slots")
         if lockstep and len({len(request.get("context") or []) for request in requests}) > 1:
             raise Unsupported("MLX's batch generator fills caches of one length together only")
-        sampler = Outputs([request["output"] for request in requests])
+        sampler = Outputs()
         generator = BatchGenerator(
             self.model,
             sampler=sampler,
@@ -230,55 +241,54 @@ class Engine:
             stream=self.stream,
         )
         try:
-            return self._run(generator, requests, lockstep)
+            return self._run(generator, sampler, requests, lockstep)
         finally:
             mx.synchronize(self.stream)
             generator.close()
 
-    def _run(self, generator, requests, lockstep):
-        waiting = list(range(len(requests)))
-        sent = [0] * len(requests)
-        stamps = [[] for _ in requests]
+    def _run(self, generator, sampler, requests, lockstep):
+        waiting = queue.Waiting(requests)
+        samples = [sample(request) for request in requests]
+        # mlx-lm numbers its sequences in the order in which they enter.
+        entered = []
+
+        def enter(places):
+            for place in places:
+                request = requests[place]
+                sampler.add(request["output"])
+                # A segment ends where the clock starts: the caches are full and merged by then.
+                segments = [request.get("context") or [], request["prompt"]]
+                generator.insert_segments([segments], max_tokens=[len(request["output"])])
+            entered.extend(places)
+
         in_cache = len(requests[0].get("context") or []) if lockstep else 0
         if in_cache:
-            # A segment ends where the clock starts: the caches are full and merged by then.
-            self._insert(generator, requests, waiting)
+            enter(waiting.take(0, len(requests), samples))
             done = 0
             while done < in_cache:
                 progress, _ = generator.next()
                 done = progress[0].progress[0]
+        active = len(entered)
         mx.synchronize(self.stream)
         mx.reset_peak_memory()
         epoch = time.perf_counter_ns()
-        now = lambda: time.perf_counter_ns() - epoch  # noqa: E731
-        active = len(requests) - len(waiting)
-        while waiting or active:
-            due = []
-            while waiting and active < self.slots and requests[waiting[0]].get("start_ns", 0) <= now():
-                due.append(waiting.pop(0))
-                sent[due[-1]] = now()
-                active += 1
-            if due:
-                self._insert(generator, requests, due)
-            if not active:
-                time.sleep(max(requests[waiting[0]].get("start_ns", 0) - now(), 0) / 1e9)
-                continue
-            _, responses = generator.next()
-            came = now()
-            for response in responses:
-                stamps[response.uid].append(came)
-                active -= response.finish_reason is not None
-        peak = mx.get_peak_memory()
-        return [sample(*one) for one in zip(requests, sent, stamps)], peak
-
-    def _insert(self, generator, requests, places):
-        """Requests enter in their order, so that mlx-lm's numbers are their places."""
-        chosen = [requests[place] for place in places]
-        generator.insert_segments(
-            [[request.get("context") or [], request["prompt"]] for request in chosen],
-            max_tokens=[len(request["output"]) for request in chosen],
-        )
-        del places[:]
+        while active or waiting:
+            now = time.perf_counter_ns() - epoch
+            places = waiting.take(now, self.slots - active, samples)
+            enter(places)
+            active += len(places)
+            if active:
+                _, responses = generator.next()
+                came = time.perf_counter_ns() - epoch
+                for response in responses:
+                    place = entered[response.uid]
+                    samples[place]["token_ns"].append(came)
+                    if response.finish_reason is not None:
+                        active -= 1
+                        waiting.ended(place, came)
+            elif waiting:
+                time.sleep(max(waiting.next_at() - now, 0) / 1e9)
+        return samples, mx.get_peak_memory()
 
     def logits(self, tokens):
         """The logits after each token, from an empty cache."""
@@ -287,10 +297,10 @@ class Engine:
         return rows.tolist()
 
 
-def sample(request, sent_ns, token_ns):
+def sample(request):
     return {
         "intended_ns": request.get("start_ns", 0),
-        "sent_ns": sent_ns,
+        "sent_ns": 0,
         "prompt_tokens": len(request["prompt"]),
-        "token_ns": token_ns,
+        "token_ns": [],
     }
