@@ -1,5 +1,5 @@
-//! The runner of MLX over its real pipe: with a package that only plays MLX for what goes wrong, and
-//! with MLX itself where `bench setup mlx` has installed it.
+//! The runner of MLX over its real pipe: with a package that only plays MLX for what goes wrong,
+//! and with MLX itself where `bench setup mlx` has installed it.
 #![cfg(unix)]
 #![allow(missing_docs)]
 
@@ -48,7 +48,8 @@ fn install_fake(place: &Place) {
     let program = runners.join("bench-mlx");
     // As the program that `bench setup` writes, but for the search path.
     let text = format!(
-        "#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH='{SOURCE}:{FAKE}' exec python3 -m bench_mlx\n"
+        "#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH='{SOURCE}:{FAKE}' \
+         exec python3 -m bench_mlx\n"
     );
     std::fs::write(&program, text).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -202,7 +203,9 @@ class Noted:
     def __getattr__(self, name):
         return getattr(model, name)
 loaded.model = Noted()
-requests = [{"context": [1, 2, 3], "prompt": [4 + n, 5, 6], "output": [7, 8 + n, 9, 10]} for n in (0, 1)]
+def request(n):
+    return {"context": [1, 2, 3], "prompt": [4 + n, 5, 6], "output": [7, 8 + n, 9, 10]}
+requests = [request(0), request(1)]
 def flat(step):
     return [row[0] for row in step]
 loaded.trial(requests[:1], "lockstep")
@@ -247,4 +250,52 @@ fn an_installation_that_fails_says_why_and_leaves_no_runner() {
     let expected = ["type again: bench setup mlx", "python3-venv", "is Python 3."];
     assert!(expected.iter().any(|text| words.contains(text)), "{words}");
     assert!(!place.path().join("cache/runners/bench-mlx").exists());
+}
+
+/// What `src/runner/batching.rs` promises for the engines in Rust, asked of the same in Python.
+const WAITING: &str = r#"
+from bench_mlx.queue import Waiting
+def samples(requests):
+    return [{"token_ns": []} for _ in requests]
+# A user asks again after the answer and a pause, and no earlier than its own start.
+requests = [{"start_ns": 0}, {"start_ns": 5}, {"after": 0, "think_ns": 20}]
+requests.append({"after": 1, "start_ns": 90})
+waiting, made = Waiting(requests), samples(requests)
+assert waiting.take(0, 2, made) == [0] and waiting.next_at() == 5
+assert waiting.take(7, 1, made) == [1] and made[1]["sent_ns"] == 5
+assert not waiting
+waiting.ended(0, 30)
+waiting.ended(1, 40)
+assert waiting.next_at() == 50 and waiting.take(60, 2, made) == [2] and made[2]["intended_ns"] == 50
+assert waiting.take(90, 2, made) == [3]
+# The wait for a free slot is part of the time to first token.
+waiting, made = Waiting([{"start_ns": 2}]), samples([0])
+assert waiting.take(9, 0, made) == [] and waiting.take(11, 1, made) == [0]
+assert made[0]["sent_ns"] == 2
+# What is due after the time is over is left out with all that follows it.
+late = [{}, {"after": 0, "think_ns": 10, "latest_ns": 5}, {"after": 1, "latest_ns": 5}]
+waiting, made = Waiting(late), samples(late)
+waiting.take(0, 1, made)
+waiting.ended(0, 1)
+assert waiting.take(99, 1, made) == [] and not waiting
+assert [sample["served"]["error"]["kind"] for sample in made[1:]] == ["not-started"] * 2
+try:
+    Waiting([{"after": 0}])
+    raise SystemExit("a request that waits for itself was accepted")
+except ValueError as error:
+    assert "request 0 waits for request 0" in str(error)
+"#;
+
+#[test]
+fn requests_wait_for_each_other_as_in_the_engines_that_are_written_in_rust() {
+    if !python() {
+        return;
+    }
+    let output = Command::new("python3")
+        .args(["-c", WAITING])
+        .env("PYTHONPATH", SOURCE)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }

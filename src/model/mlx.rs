@@ -357,7 +357,8 @@ impl Part {
 }
 
 /// The row of the GGUF file that holds row `target` of the original. The converter
-/// (`convert_hf_to_gguf.py` of llama.cpp, `permute`) turns each head's (half, pair) into (pair, half).
+/// (`convert_hf_to_gguf.py` of llama.cpp, `permute`) turns each head's (half, pair) into
+/// (pair, half).
 fn source_row(target: u64, head: u64) -> u64 {
     let (start, within) = (target / head * head, target % head);
     let (half, pair) = (within / (head / 2), within % (head / 2));
@@ -385,8 +386,8 @@ fn adapt(config: &mut Value, spec: &ModelSpec) {
     }
 }
 
-/// The name that mlx-lm's models give a tensor of a GGUF file; `None` where they have no such tensor
-/// because it holds nothing but ones.
+/// The name that mlx-lm's models give a tensor of a GGUF file; `None` where they have no such
+/// tensor because it holds nothing but ones.
 fn name(spec: &ModelSpec, gguf: &str) -> anyhow::Result<Option<String>> {
     let whole = match gguf {
         "token_embd.weight" => Some("model.embed_tokens.weight"),
