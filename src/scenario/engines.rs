@@ -15,6 +15,8 @@ pub struct Engine {
     pub settings: &'static [&'static str],
     /// Element types that its KV cache may have; empty: not asked of it.
     pub kv_types: &'static [&'static str],
+    /// Of a server: the engine in process that computes the same, to compare it with.
+    pub in_process: Option<&'static str>,
     /// What it is given as synthetic weights.
     pub synthetic: Synthetic,
     /// Installed by `bench setup`, not built.
@@ -61,19 +63,22 @@ pub const ENGINES: &[Engine] = &[
         synthetic: Synthetic::Config,
         ..server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"])
     },
-    server(
-        "llama-server",
-        &[
-            "threads",
-            "gpu_layers",
-            "flash_attention",
-            "kv_type",
-            "batch_tokens",
-            "micro_batch",
-            "split_mode",
-        ],
-        GGUF_KV,
-    ),
+    Engine {
+        in_process: Some("llama.cpp"),
+        ..server(
+            "llama-server",
+            &[
+                "threads",
+                "gpu_layers",
+                "flash_attention",
+                "kv_type",
+                "batch_tokens",
+                "micro_batch",
+                "split_mode",
+            ],
+            GGUF_KV,
+        )
+    },
     server("ollama", &[], &[]),
     server("lm-studio", &[], &[]),
     server("lm-studio-v0", &[], &[]),
@@ -100,8 +105,16 @@ const fn in_process(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    let (synthetic, setup) = (Synthetic::Gguf, false);
-    Engine { name, runner: name, server: false, settings, kv_types, synthetic, setup }
+    Engine {
+        name,
+        runner: name,
+        server: false,
+        settings,
+        kv_types,
+        in_process: None,
+        synthetic: Synthetic::Gguf,
+        setup: false,
+    }
 }
 
 /// A server; what is no setting of it stands in `[servers.NAME] args`.
@@ -110,8 +123,7 @@ const fn server(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    let (synthetic, setup) = (Synthetic::Gguf, false);
-    Engine { name, runner: "openai", server: true, settings, kv_types, synthetic, setup }
+    Engine { runner: "openai", server: true, ..in_process(name, settings, kv_types) }
 }
 
 /// Servers that a run cannot start, but that take our weights over HTTP unless a scenario names a

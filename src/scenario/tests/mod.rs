@@ -186,13 +186,6 @@ api_usd_per_month = 750.10
     assert_eq!(options["key_env"], "BOX_KEY");
     assert_eq!(options["early_end"], "allowed");
     assert_eq!(options["ready_seconds"], "10");
-    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let (runner, variables) = scenario.runner("box");
-    assert_eq!(runner, "openai");
-    let url = variable("BENCH_OPENAI_URL", "https://box.example/v1");
-    assert_eq!(variables, [variable("BENCH_SERVER", "openai"), url]);
-    assert_eq!(scenario.runner("vllm").1, [variable("BENCH_SERVER", "vllm")]);
-    assert_eq!(scenario.runner("llama.cpp"), ("llama.cpp".to_owned(), Vec::new()));
     assert_eq!(scenario.servers["vllm"].args, ["-x", "-x"]);
     assert_eq!(second.settings["vllm"].options["args"], "[\"-x\",\"-x\"]");
     assert_eq!(second.loads, [Load::Concurrency(1), Load::Concurrency(4), Load::Rate(0.5)]);
@@ -270,7 +263,7 @@ fn an_example_of_every_key_is_accepted_in_its_section() {
                 with_matrix(&format!("[settings.mlx]\n{line}")).replace(engines, "\"mlx\"")
             }
             "[settings]" => with_matrix(&format!("[settings.\"llama.cpp\"]\n{line}")),
-            "[[matrix]]" if matches!(key.name, "slots" | "requests") => {
+            "[[matrix]]" if matches!(key.name, "slots" | "requests" | "seconds") => {
                 with_matrix(&format!("{line}concurrency = [8]\n"))
             }
             "[[matrix]]" if key.name == "rates" => {
@@ -281,6 +274,9 @@ fn an_example_of_every_key_is_accepted_in_its_section() {
             "points" => with_matrix("").replace("new_tokens = 64", "new_tokens = 64, depth = 4096"),
             "lengths" | "estimates" => continue,
             "[servers.NAME]" => with_matrix(&format!("[servers.vllm]\n{line}")),
+            "[slo]" if key.name == "search" => {
+                with_matrix(&format!("concurrency = [8]\n[slo]\nttft_ms = 9\n{line}"))
+            }
             "[slo]" if key.name == "ttft_ms" => with_matrix(&format!("[slo]\n{line}")),
             "[slo]" => with_matrix(&format!("[slo]\nttft_ms = 9\n{line}")),
             "[workload]" if key.name == "preset" => with_matrix(&format!("[workload]\n{line}")),
