@@ -257,8 +257,9 @@ impl Part {
             Storage::F16 | Storage::BF16 => None,
         };
         // What mlx-lm leaves as it is: vectors, and rows that are no whole number of groups.
-        let packed = packed
-            .filter(|(_, group)| tensor.dims.len() > 1 && tensor.dims[0] % u64::from(*group) == 0);
+        let packed = packed.filter(|(_, group)| {
+            tensor.dims.len() > 1 && tensor.dims[0].is_multiple_of(u64::from(*group))
+        });
         let name = match packed {
             Some(_) => name.trim_end_matches(".weight").to_owned(),
             None => name,
