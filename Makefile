@@ -5,7 +5,7 @@ FEATURES ?= candle,llama-cpp,openai
 CARGO ?= cargo
 BENCH = $${CARGO_TARGET_DIR:-target}/release/bench
 
-.PHONY: run test lint build setup candle llama-cpp openai overhead clean
+.PHONY: run test lint build setup candle llama-cpp openai mlx overhead clean
 
 run: build
 	$(BENCH) run scenarios/quickstart.toml
@@ -22,6 +22,11 @@ build: setup
 
 candle llama-cpp openai: setup
 	$(CARGO) build --release --features $@ --bin bench --bin bench-$@
+
+# MLX, from PyPI into a virtual environment of its own under the cache folder.
+mlx:
+	$(CARGO) build --release --bin bench
+	$(BENCH) setup mlx
 
 # What the ruler itself costs: a token stamp, an event, the statistics.
 overhead:

@@ -38,6 +38,8 @@ pub enum Command {
     Cost(Box<cmd::cost::CostArgs>),
     /// List prices of APIs, rented GPUs and electricity with their age; add your own.
     Prices(cmd::prices::PricesArgs),
+    /// Install an engine that is not built with this program.
+    Setup(cmd::setup::SetupArgs),
     /// Measure the client of servers against a server with exactly known timing.
     Selfcheck(cmd::selfcheck::SelfcheckArgs),
     /// Be a server with exactly known timing, to try clients against.

@@ -316,7 +316,9 @@ fn an_endless_line_does_not_fill_the_memory() {
     child.ask(&Job::Load { model: Model { path: "mock".into() }, settings }, patience).unwrap();
     let request = Request { prompt: vec![1; 8], output: vec![1; 8], ..Request::default() };
     let job = Job::Trial { requests: vec![request; 8], schedule: Schedule::Continuous };
-    let Event::Trial { samples } = child.ask(&job, patience).unwrap() else { panic!("no trial") };
+    let Event::Trial { samples, .. } = child.ask(&job, patience).unwrap() else {
+        panic!("no trial")
+    };
     assert!(samples.iter().all(|s| s.error().unwrap().kind == ServedFault::Malformed));
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::host::{self, Host, PowerSource, Probe};
 use crate::runner::child::Child;
 use crate::runner::{Version, locate};
-use crate::scenario::ENGINES;
+use crate::scenario::{ENGINES, remedy};
 use crate::units::{self, Bytes};
 use crate::watch::{Observed, Watch};
 
@@ -57,7 +57,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let findings = Findings {
         idle,
         probe,
-        engines: receipts(&super::run::runners_dir()),
+        engines: receipts(&super::run::runners_dir()?),
         cache_free: host::free_disk(&cache),
         cache,
         nvidia_card: host::has_nvidia_card(),
@@ -81,9 +81,9 @@ pub fn receipts(more: &Path) -> Vec<EngineReceipt> {
 }
 
 fn receipt(engine: &str, more: &Path) -> Result<Version, String> {
-    let program = locate::locate(engine, more)
-        .ok_or_else(|| format!("missing: {}", locate::remedy(engine)))?;
-    let broken = |why: String| format!("does not start ({why}): {}", locate::remedy(engine));
+    let program =
+        locate::locate(engine, more).ok_or_else(|| format!("missing: {}", remedy(engine)))?;
+    let broken = |why: String| format!("does not start ({why}): {}", remedy(engine));
     let mut child = Child::start(&program, &[]).map_err(|e| broken(format!("{e:#}")))?;
     let hello = child.hello(HELLO).map_err(|e| broken(e.to_string()));
     child.finish();

@@ -17,6 +17,7 @@ pub mod recommend;
 pub mod report;
 pub mod run;
 pub mod selfcheck;
+pub mod setup;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Calibrate(args) => calibrate::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Prices(args) => prices::run(args),
+        Command::Setup(args) => setup::run(args),
         Command::Selfcheck(args) => selfcheck::run(args),
         Command::MockServer(args) => mock_server::run(args),
         Command::Model(args) => model::run(args),

@@ -14,6 +14,7 @@ use crate::model::cache::{self, Entry};
 use crate::model::gguf::Header;
 use crate::model::hf;
 use crate::model::hub::{Hub, HubFile};
+use crate::model::mlx;
 use crate::model::quant::Quant;
 use crate::model::synth;
 use crate::report::terminal::Terminal;
@@ -126,6 +127,14 @@ fn row(entry: &Entry) -> Vec<String> {
         Err(_) if hf::lacks_weights(&entry.path) => {
             let what = "config.json and tokenizer, no weights";
             cells.extend([what.to_owned(), String::new(), String::new()]);
+        }
+        Err(_) if entry.path.join(mlx::WEIGHTS).is_file() => {
+            let description = mlx::describe(&entry.path);
+            let (kind, quantisation) = description.map_or_else(
+                || ("damaged".to_owned(), String::new()),
+                |d| (d.model_type, d.quantisation.unwrap_or_else(|| "floats".to_owned())),
+            );
+            cells.extend([kind, String::new(), format!("MLX: {quantisation}")]);
         }
         Err(_) => cells.extend(["damaged".to_owned(), String::new(), String::new()]),
     }

@@ -96,7 +96,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         threads: threads(&host),
         memory: memory_for_engines(&host),
         all_memory: Bytes(host.memory.total.0 + gpu_memory(&host).0),
-        runners: runners_dir(),
+        runners: runners_dir()?,
         cache: cache::dir()?,
     };
     let open = cases.iter().filter(|c| !folder.has(&c.id.0)).count();
@@ -138,8 +138,8 @@ fn open_folder(
 }
 
 /// Where `bench setup` puts runners.
-pub(super) fn runners_dir() -> PathBuf {
-    cache::dir().map_or_else(|_| PathBuf::new(), |dir| dir.join("runners"))
+pub(super) fn runners_dir() -> anyhow::Result<PathBuf> {
+    Ok(cache::runners(&cache::dir()?))
 }
 
 /// Memory that the engines of one point may take together: with GPUs theirs, else the machine's.

@@ -183,7 +183,7 @@ impl Plan {
         server.take_lateness();
         let job = Job::Trial { requests: (0..self.requests).map(request).collect(), schedule };
         let answer = child.ask(&job, PATIENCE).map_err(anyhow::Error::msg)?;
-        let Event::Trial { samples } = answer else { bail!("the client gave no trial") };
+        let Event::Trial { samples, .. } = answer else { bail!("the client gave no trial") };
         child.finish();
         Ok(self.compare(&samples, &truth, server))
     }

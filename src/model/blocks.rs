@@ -22,6 +22,7 @@ pub fn pool(kind: TensorType, deviation: f64, seed: u64, size: u64) -> anyhow::R
         TensorType::BF16 => {
             floats(&mut bytes, &mut random, deviation, |v| bf16::from_f32(v).to_le_bytes());
         }
+        TensorType::I8 => random.fill_bytes(&mut bytes),
         TensorType::Mxfp4 => {
             random.fill_bytes(&mut bytes);
             // A power of two times fp4 values whose root mean square is 5.85 halves (ggml stores

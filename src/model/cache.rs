@@ -13,6 +13,9 @@ use crate::units::Bytes;
 /// The environment variable that names another folder.
 pub const VARIABLE: &str = "BENCH_CACHE";
 
+/// The folder in it of what is no model.
+const RUNNERS: &str = "runners";
+
 /// The folder of synthetic weights and downloads: `BENCH_CACHE`, or a folder of ours among the
 /// user's caches.
 pub fn dir() -> anyhow::Result<PathBuf> {
@@ -22,6 +25,11 @@ pub fn dir() -> anyhow::Result<PathBuf> {
             .map(|dirs| dirs.cache_dir().join("models"))
             .with_context(|| format!("no home folder; set {VARIABLE} to a folder for models")),
     }
+}
+
+/// The folder in `cache` of the runners that `bench setup` installs.
+pub fn runners(cache: &Path) -> PathBuf {
+    cache.join(RUNNERS)
 }
 
 /// A model in the cache: a file, or a folder with a `config.json`.
@@ -123,7 +131,7 @@ fn walk(dir: &Path, found: &mut dyn FnMut(&Path, Bytes)) -> anyhow::Result<()> {
         let kind = entry.file_type()?;
         if kind.is_dir() && entry.path().extension().is_some_and(|e| e == "tmp") {
             found(&entry.path(), size_of(&entry.path())?);
-        } else if kind.is_dir() {
+        } else if kind.is_dir() && entry.file_name() != RUNNERS {
             walk(&entry.path(), found)?;
         } else if kind.is_file() {
             found(&entry.path(), Bytes(entry.metadata()?.len()));

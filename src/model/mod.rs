@@ -7,8 +7,10 @@ pub mod cache;
 pub mod gguf;
 pub mod hf;
 pub mod hub;
+pub mod mlx;
 pub mod quant;
 pub mod recipe;
+mod safetensors;
 pub mod synth;
 mod vocab;
 

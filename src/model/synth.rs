@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -131,13 +132,13 @@ impl<'a> Plan<'a> {
             .suffix(".tmp")
             .tempfile_in(dir)
             .with_context(|| format!("{}", dir.display()))?;
-        let mut out = Output { file: file.as_file_mut(), written: 0, reported: 0, total, progress };
+        let mut out = Output::new(file.as_file_mut(), total, progress);
         out.write(&header)?;
-        let mut pools = Pools { seed: self.seed, made: HashMap::new() };
+        let mut pools = Pools::new(self.seed);
         for (i, tensor) in self.tensors.iter().enumerate() {
             self.write_tensor(tensor, i as u64, &mut pools, &mut out)?;
         }
-        (out.progress)(total, total);
+        out.end();
         // Pages that are still dirty would be written back while something is being measured.
         file.as_file().sync_all().context("writing the file to the disk")?;
         file.persist(path).with_context(|| format!("{}", path.display()))?;
@@ -163,18 +164,7 @@ impl<'a> Plan<'a> {
                 out.write(&data)?;
             }
             Content::Random(deviation) => {
-                let pool = pools.get(tensor.kind, deviation, bytes)?;
-                // Each tensor begins at another block of its pool.
-                let blocks = pool.len() as u64 / tensor.kind.block_bytes();
-                let start = index.wrapping_mul(0x9E37_79B9_7F4A_7C15) % blocks;
-                let mut at = (start * tensor.kind.block_bytes()) as usize;
-                let mut left = bytes;
-                while left > 0 {
-                    let part = ((pool.len() - at) as u64).min(left) as usize;
-                    out.write(&pool[at..at + part])?;
-                    left -= part as u64;
-                    at = 0;
-                }
+                pools.blocks(tensor, index, deviation)?.write(0..bytes, out)?;
             }
         }
         let padding = bytes.next_multiple_of(ALIGNMENT) - bytes;
@@ -183,7 +173,7 @@ impl<'a> Plan<'a> {
 }
 
 /// What a tensor holds.
-enum Content {
+pub(super) enum Content {
     /// These values, in F32.
     Values(Vec<f32>),
     /// These indices, in I32.
@@ -194,7 +184,7 @@ enum Content {
 
 /// Norms and scales are 1 and biases 0, as after initialisation; weights are random with variance
 /// 1 / fan-in, so that activations neither vanish nor overflow from layer to layer.
-fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
+pub(super) fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
     let name = tensor.name.as_str();
     let elements = tensor.elements() as usize;
     let constant = |value: f32| Content::Values(vec![value; elements]);
@@ -226,12 +216,37 @@ fn content(spec: &ModelSpec, tensor: &Tensor) -> Content {
 }
 
 /// Random blocks that are made once for each type, deviation and size.
-struct Pools {
+pub(super) struct Pools {
     seed: u64,
     made: HashMap<(TensorType, u64, u64), Vec<u8>>,
 }
 
 impl Pools {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, made: HashMap::new() }
+    }
+
+    /// The data of the `index`-th tensor of a file.
+    pub(super) fn blocks(
+        &mut self,
+        tensor: &Tensor,
+        index: u64,
+        deviation: f64,
+    ) -> anyhow::Result<Blocks<'_>> {
+        let pool = self.get(tensor.kind, deviation, tensor.bytes())?;
+        // Each tensor begins at another block of its pool.
+        let blocks = pool.len() as u64 / tensor.kind.block_bytes();
+        let start = index.wrapping_mul(0x9E37_79B9_7F4A_7C15) % blocks;
+        Ok(Blocks { pool, start: start * tensor.kind.block_bytes() })
+    }
+
+    /// `bytes` random bytes for the `index`-th tensor of a file.
+    pub(super) fn bytes(&mut self, index: u64, bytes: u64) -> anyhow::Result<Blocks<'_>> {
+        // Integers of one byte, all alike, are no more than that.
+        let tensor = Tensor { name: String::new(), dims: vec![bytes], kind: TensorType::I8 };
+        self.blocks(&tensor, index, 1.0)
+    }
+
     fn get(&mut self, kind: TensorType, deviation: f64, bytes: u64) -> anyhow::Result<&[u8]> {
         // What a tensor holds depends on the tensor alone, not on which ones came before it.
         let size = bytes.clamp(SMALLEST_POOL, LARGEST_POOL).next_power_of_two();
@@ -244,7 +259,34 @@ impl Pools {
     }
 }
 
-struct Output<'a> {
+/// A tensor's random data: its pool, over and over.
+pub(super) struct Blocks<'a> {
+    pool: &'a [u8],
+    start: u64,
+}
+
+impl Blocks<'_> {
+    /// Writes these bytes of the tensor's data.
+    pub(super) fn write(&self, bytes: Range<u64>, out: &mut Output<'_>) -> anyhow::Result<()> {
+        let mut at = ((self.start + bytes.start) % self.pool.len() as u64) as usize;
+        let mut left = bytes.end - bytes.start;
+        while left > 0 {
+            let part = ((self.pool.len() - at) as u64).min(left) as usize;
+            out.write(&self.pool[at..at + part])?;
+            left -= part as u64;
+            at = 0;
+        }
+        Ok(())
+    }
+
+    /// The first `count` bytes of the tensor's data.
+    pub(super) fn first(&self, count: usize) -> impl Iterator<Item = u8> {
+        self.pool.iter().cycle().skip(self.start as usize).take(count).copied()
+    }
+}
+
+/// A file that is being written, and who wants to know how far it is.
+pub(super) struct Output<'a> {
     file: &'a mut File,
     written: u64,
     reported: u64,
@@ -252,8 +294,22 @@ struct Output<'a> {
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
-impl Output<'_> {
-    fn write(&mut self, data: &[u8]) -> anyhow::Result<()> {
+impl<'a> Output<'a> {
+    /// Of `total` bytes.
+    pub(super) fn new(
+        file: &'a mut File,
+        total: u64,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Self {
+        Self { file, written: 0, reported: 0, total, progress }
+    }
+
+    /// Nothing is left to write.
+    pub(super) fn end(&mut self) {
+        (self.progress)(self.total, self.total);
+    }
+
+    pub(super) fn write(&mut self, data: &[u8]) -> anyhow::Result<()> {
         self.file.write_all(data).context("writing the file")?;
         self.written += data.len() as u64;
         if self.written - self.reported >= REPORT_EVERY {

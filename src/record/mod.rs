@@ -82,6 +82,7 @@ pub struct Record {
     pub started: String,
     pub model_bytes: Option<u64>,
     pub model_sha256: Option<String>,
+    pub bits_per_weight: Option<f64>,
     pub token_hash: Option<String>,
     pub trials: u32,
     pub warmup_trials: u32,
@@ -145,6 +146,7 @@ pub struct Record {
     pub weights_bytes: Option<u64>,
     pub kv_bytes: Option<u64>,
     pub compute_bytes: Option<u64>,
+    pub engine_peak_bytes: Option<u64>,
     // energy
     pub energy_gross_joules: Option<f64>,
     pub energy_net_joules: Option<f64>,

@@ -1,9 +1,14 @@
 //! Records as the table that ends a run.
 
+use std::collections::BTreeMap;
+
 use crate::record::{Outcome, Record};
 use crate::units::{self, ABSENT, Bytes, Nanos, Share};
 
 use super::{Report, Section, Table, load};
+
+/// Engines whose weights differ in width by more than this factor do not read the same.
+const ALIKE: f64 = 1.01;
 
 /// The report of one run: a section for each model and quantisation, in the order of the records.
 pub fn report(title: &str, records: &[Record]) -> Report {
@@ -50,8 +55,26 @@ pub fn report(title: &str, records: &[Record]) -> Report {
         all.extend(loaded);
     }
     let mut sections = all;
+    for section in &mut sections {
+        let of = records.iter().filter(|record| heading_of(record) == section.heading);
+        section.notes.extend(widths(of));
+    }
     sections.push(legend(records));
     Report { title: title.to_owned(), sections }
+}
+
+/// What the engines of one quantisation really read of a weight, where that is not the same.
+fn widths<'a>(records: impl Iterator<Item = &'a Record>) -> Option<String> {
+    let bits: BTreeMap<_, _> =
+        records.filter_map(|r| Some((r.engine.as_str(), r.bits_per_weight?))).collect();
+    let (low, high) = bits.values().fold((f64::MAX, 0f64), |(l, h), &b| (l.min(b), h.max(b)));
+    (high > low * ALIKE).then(|| {
+        let each: Vec<_> = bits
+            .iter()
+            .map(|(engine, bits)| format!("{engine} {}", units::significant(*bits, 3)))
+            .collect();
+        format!("bits that a weight takes, scales included: {}", each.join(", "))
+    })
 }
 
 /// Why a row is not whole.
@@ -131,4 +154,23 @@ fn legend(records: &[Record]) -> Section {
         notes.push(format!("{bad} of {} cases have no full figures; see above", records.len()));
     }
     Section { notes, ..Section::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_that_read_weights_of_another_width_are_told_apart() {
+        let record = |engine: &str, bits| Record {
+            engine: engine.to_owned(),
+            bits_per_weight: Some(bits),
+            ..Record::default()
+        };
+        let notes = |records: &[Record]| report("x", records).sections[0].notes.clone();
+        let same = notes(&[record("candle", 4.85), record("llama.cpp", 4.85)]);
+        assert_eq!(same, Vec::<String>::new());
+        let other = notes(&[record("llama.cpp", 4.85), record("mlx", 4.5)]);
+        assert_eq!(other, ["bits that a weight takes, scales included: llama.cpp 4.85, mlx 4.50"]);
+    }
 }

@@ -17,7 +17,7 @@ use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
 use super::schedule::{self, Asked};
 use super::search::Search;
-use super::{load, prompts, summary};
+use super::{load, prompts, summary, weights};
 
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
@@ -226,6 +226,7 @@ impl Lane {
         self.record.outcome = match failure {
             Failure::Reported(Fault::OutOfMemory, _) => Outcome::OutOfMemory,
             Failure::Reported(Fault::Unsupported, _) => Outcome::Unsupported,
+            Failure::Reported(Fault::NotInstalled, _) => Outcome::NotInstalled,
             Failure::Reported(Fault::Failed, _) => Outcome::Failed,
             Failure::TimedOut(_) => Outcome::TimedOut,
             Failure::Died(_) | Failure::Nonsense(_) => Outcome::Crashed,
@@ -275,6 +276,12 @@ impl Lane {
                 self.record.weights_bytes = report.weights_bytes.map(|b| b.0);
                 self.record.kv_bytes = report.kv_bytes.map(|b| b.0);
                 self.record.compute_bytes = report.compute_bytes.map(|b| b.0);
+                if let Some(bits) = report.bits_per_weight {
+                    self.record.bits_per_weight = Some(bits);
+                    let kv_type = report.effective.get("kv_type").map(String::as_str);
+                    let bytes = weights::bytes_per_token_at(&self.subject.case, bits, kv_type);
+                    self.subject.bytes_per_token = bytes.map(|b| b.0);
+                }
                 let effective: Vec<_> =
                     report.effective.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 self.record.effective_settings = Some(effective.join(" "));
@@ -325,7 +332,11 @@ impl Lane {
         running.spent += start.elapsed();
         running.watch.trial_ends();
         match answer? {
-            Event::Trial { samples } => check(samples, &wanted),
+            Event::Trial { samples, engine_peak_bytes } => {
+                let peak = engine_peak_bytes.map(|bytes| bytes.0).filter(|_| !warmup);
+                self.record.engine_peak_bytes = self.record.engine_peak_bytes.max(peak);
+                check(samples, &wanted)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -576,10 +587,15 @@ fn check(samples: Vec<Sample>, wanted: &[usize]) -> Result<Vec<Sample>, Failure>
     }
 }
 
-/// Drops the file from the page cache; only the kernel's word for it is had.
+/// Drops the file, or the folder's files, from the page cache; only the kernel's word for it is had.
 #[cfg(target_os = "linux")]
 fn evict(path: &Path) -> Result<(), String> {
     use rustix::fs::{Advice, fadvise};
+    if path.is_dir() {
+        let files = std::fs::read_dir(path).map_err(|e| format!("cannot read the weights: {e}"))?;
+        let paths = files.filter_map(|file| Some(file.ok()?.path()));
+        return paths.filter(|path| path.is_file()).try_for_each(|path| evict(&path));
+    }
     let file = std::fs::File::open(path).map_err(|e| format!("cannot open the weights: {e}"))?;
     // Dirty pages stay: a file that was just written has to reach the disk first.
     file.sync_all().map_err(|e| format!("cannot sync the weights: {e}"))?;

@@ -17,7 +17,7 @@ use crate::cases::Case;
 use crate::catalog::models;
 use crate::record::{Folder, Outcome, Record};
 use crate::runner::locate;
-use crate::scenario::{Load, Scenario, Weights as Source};
+use crate::scenario::{self, Load, Scenario, Weights as Source};
 use crate::units::Bytes;
 use crate::workload::Mix;
 
@@ -97,7 +97,7 @@ pub fn run(
         let mut found = BTreeMap::new();
         for case in point.iter().filter(|case| wants_weights(case)) {
             let form = servers::synthetic_form(scenario, &case.engine);
-            found.entry(form).or_insert_with(|| {
+            found.entry((form, case.settings.group_size)).or_insert_with(|| {
                 weights::resolve(scenario, case, form, &conditions.cache, &mut |done, all| {
                     progress(Progress::Weights(case, done, all));
                 })
@@ -113,7 +113,7 @@ pub fn run(
                 ));
                 let form = servers::synthetic_form(scenario, &case.engine);
                 let unwanted = Err("no case of this point needs weights of ours".to_owned());
-                let weights = found.get(&form).unwrap_or(&unwanted);
+                let weights = found.get(&(form, case.settings.group_size)).unwrap_or(&unwanted);
                 subject(scenario, case, weights, conditions, cold)
             })
             .collect();
@@ -125,7 +125,12 @@ pub fn run(
         } else {
             vec![subjects]
         };
-        for subjects in turns {
+        for mut subjects in turns {
+            // One time for all that is measured in turns: equal times tell a comparison of pairs.
+            let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            for subject in &mut subjects {
+                subject.row.started.clone_from(&started);
+            }
             let measured = measure::measure(subjects, &stopping, threads, &idle, |step| {
                 progress(Progress::Step(step))
             });
@@ -184,7 +189,7 @@ fn subject(
     case.settings.threads.get_or_insert(conditions.threads);
     let served = servers::is_server(scenario, &case.engine);
     let program = runner(scenario, &case, conditions).ok_or_else(|| {
-        let remedy = locate::remedy(runner_name(scenario, &case));
+        let remedy = scenario::remedy(runner_name(scenario, &case));
         format!("the runner is missing; type: {remedy}")
     });
     let environment = if served { servers::environment(scenario, &case) } else { Vec::new() };
@@ -219,9 +224,9 @@ fn subject(
         settings: crate::cases::settings_text(&case.settings),
         bench_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: conditions.host.clone(),
-        started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         model_bytes: own.filter(|w| w.stored).map(|w| w.bytes.0),
         model_sha256: own.and_then(|w| w.sha256.clone()),
+        bits_per_weight: own.and_then(|w| w.bits_per_weight),
         ..Record::default()
     };
     let limit = scenario.limits.memory.unwrap_or(conditions.all_memory);
@@ -242,13 +247,21 @@ fn subject(
     }
 }
 
+/// In words which runners that were built for a GPU are there and are not used, and why.
+pub fn passed_over(scenario: &Scenario, cases: &[Case], conditions: &Conditions) -> Vec<String> {
+    let names: BTreeSet<&str> = cases.iter().map(|case| runner_name(scenario, case)).collect();
+    let found = names.iter().filter_map(|name| locate::locate(name, &conditions.runners));
+    found.flat_map(|found| found.passed_over).collect()
+}
+
 /// The name of the runner of a case's engine: all servers have one client.
 fn runner_name<'a>(scenario: &Scenario, case: &'a Case) -> &'a str {
     if servers::is_server(scenario, &case.engine) { servers::CLIENT } else { &case.engine }
 }
 
 fn runner(scenario: &Scenario, case: &Case, conditions: &Conditions) -> Option<PathBuf> {
-    locate::locate(runner_name(scenario, case), &conditions.runners)
+    let found = locate::locate(runner_name(scenario, case), &conditions.runners)?;
+    Some(found.program)
 }
 
 /// Why a case is not started: it could take the machine down.

@@ -12,6 +12,7 @@ use crate::model;
 use crate::model::gguf::Header;
 use crate::model::hf;
 use crate::model::hub::Hub;
+use crate::model::mlx;
 use crate::model::quant::{Quant, TensorType};
 use crate::model::synth;
 use crate::scenario::{Scenario, Synthetic, Weights as Source};
@@ -28,6 +29,8 @@ pub struct Weights {
     pub stored: bool,
     /// Token ids are below this.
     pub vocabulary: u32,
+    /// Bits that a weight takes in the file, where its header says.
+    pub bits_per_weight: Option<f64>,
     /// The checksum, where one is known without reading the whole file.
     pub sha256: Option<String>,
 }
@@ -56,6 +59,11 @@ fn try_resolve(
         Source::Synthetic if form == Synthetic::Config => {
             (hf::ensure(spec, case.quant.parse()?, cache)?, None)
         }
+        Source::Synthetic if form == Synthetic::Mlx => {
+            let group = case.settings.group_size.unwrap_or(mlx::GROUP);
+            let storage = mlx::Storage::of(case.quant.parse()?, group)?;
+            (mlx::ensure(spec, storage, case.seed, cache, progress)?, None)
+        }
         Source::Synthetic => {
             (synth::ensure(spec, case.quant.parse()?, case.seed, cache, progress)?, None)
         }
@@ -76,11 +84,15 @@ fn try_resolve(
             true => model::weight_bytes(spec, case.quant.parse()?)?,
             false => Bytes(metadata.len()),
         };
-        return Ok(Weights { path, bytes, stored, vocabulary: spec.vocab, sha256 });
+        let own = mlx::describe(&path).and_then(|description| description.vocabulary);
+        let vocabulary = own.unwrap_or(spec.vocab);
+        return Ok(Weights { path, bytes, stored, vocabulary, bits_per_weight: None, sha256 });
     }
     let header = Header::read(&path)?;
     let vocabulary = header.vocab().and_then(|n| u32::try_from(n).ok()).unwrap_or(spec.vocab);
-    Ok(Weights { path, bytes: header.file_bytes, stored: true, vocabulary, sha256 })
+    let bits = header.weight_bytes().0 as f64 * 8.0 / header.parameters() as f64;
+    let (bytes, bits_per_weight) = (header.file_bytes, Some(bits).filter(|bits| bits.is_finite()));
+    Ok(Weights { path, bytes, stored: true, vocabulary, bits_per_weight, sha256 })
 }
 
 /// The size of a model's folder: of the files in it.
@@ -88,7 +100,9 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<Bytes> {
     let failed = || folder.display().to_string();
     let mut bytes = 0;
     for file in std::fs::read_dir(folder).with_context(failed)? {
-        bytes += file.and_then(|file| file.metadata()).with_context(failed)?.len();
+        // Followed: the folders that hub programs keep hold links.
+        let path = file.with_context(failed)?.path();
+        bytes += std::fs::metadata(&path).with_context(|| path.display().to_string())?.len();
     }
     Ok(Bytes(bytes))
 }
@@ -100,6 +114,16 @@ pub fn bytes_per_token(case: &Case) -> Option<Bytes> {
     let work = Work::of(spec, quant).ok()?;
     let depth = case.depth.0 + case.prompt_tokens.0 + case.new_tokens.0 / 2;
     let cache = work.cache_read(f64::from(depth), value_bytes(kv_type(case)?));
+    Some(Bytes((work.token_bytes() + cache) as u64))
+}
+
+/// The same where the engine holds every weight in `bits` bits and its cache in a type of its own.
+pub fn bytes_per_token_at(case: &Case, bits: f64, own_kv_type: Option<&str>) -> Option<Bytes> {
+    let (spec, quant) = known(case)?;
+    let work = Work::of(spec, quant).ok()?.at_bits(bits);
+    let depth = case.depth.0 + case.prompt_tokens.0 + case.new_tokens.0 / 2;
+    let kind = own_kv_type.map_or_else(|| kv_type(case), tensor_type)?;
+    let cache = work.cache_read(f64::from(depth), value_bytes(kind));
     Some(Bytes((work.token_bytes() + cache) as u64))
 }
 
@@ -123,6 +147,9 @@ fn known(case: &Case) -> Option<(&'static ModelSpec, Quant)> {
 
 /// The type of the case's KV cache; engines use F16 where nothing is said.
 fn kv_type(case: &Case) -> Option<TensorType> {
-    let name = case.settings.kv_type.as_deref().unwrap_or("f16");
+    tensor_type(case.settings.kv_type.as_deref().unwrap_or("f16"))
+}
+
+fn tensor_type(name: &str) -> Option<TensorType> {
     TensorType::all().find(|kind| kind.name().eq_ignore_ascii_case(name))
 }

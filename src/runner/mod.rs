@@ -2,6 +2,7 @@
 
 pub mod batching;
 pub mod child;
+pub mod install;
 pub mod locate;
 pub mod protocol;
 pub mod serve;
@@ -95,6 +96,10 @@ pub struct Settings {
     pub split_mode: Option<String>,
     /// Share of the model on each GPU.
     pub tensor_split: Option<Vec<f32>>,
+    /// The type of the floats that it computes with: `float16`, `bfloat16`, `float32`.
+    pub dtype: Option<String>,
+    /// Weights that share a scale in a quantisation of the engine's own.
+    pub group_size: Option<u32>,
     /// Sequences that are held at once.
     pub slots: u32,
     /// Tokens of KV cache for each of them.
@@ -115,6 +120,10 @@ pub struct LoadReport {
     pub kv_bytes: Option<Bytes>,
     /// Bytes of compute buffers, in all memories.
     pub compute_bytes: Option<Bytes>,
+    /// Bits that a weight takes in memory, scales included, where the engine has a layout of its own;
+    /// absent where it takes the file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
     /// The settings in force, read back from the engine.
     pub effective: BTreeMap<String, String>,
     /// Bytes that it takes of a device's memory, where it counts them itself.
@@ -299,6 +308,8 @@ pub enum Fault {
     OutOfMemory,
     /// The engine cannot do what the case asks for.
     Unsupported,
+    /// The engine itself is missing or broken; the reason says how to install it.
+    NotInstalled,
     /// Anything else.
     Failed,
 }
@@ -308,6 +319,7 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Self::OutOfMemory => "out of memory",
             Self::Unsupported => "not supported by this engine",
+            Self::NotInstalled => "not installed",
             Self::Failed => "failed",
         })
     }

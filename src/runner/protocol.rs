@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::units::Bytes;
+
 use super::{Fault, LoadReport, Model, Request, Schedule, Settings, Version};
 
 /// The protocol's version; a runner that speaks another is refused.
@@ -60,6 +62,10 @@ pub enum Event {
     Trial {
         /// One sample for each request, in their order.
         samples: Vec<Sample>,
+        /// The most memory that the engine held at once while the clock ran, by its own account;
+        /// absent where it has none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        engine_peak_bytes: Option<Bytes>,
     },
     /// Rows of logits.
     Logits {

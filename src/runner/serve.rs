@@ -77,7 +77,7 @@ fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> 
             engine.generate(&requests, schedule, &mut sinks)?;
             let samples =
                 sinks.into_iter().zip(&requests).map(|(sink, r)| sink.into_sample(r)).collect();
-            Ok(Event::Trial { samples })
+            Ok(Event::Trial { samples, engine_peak_bytes: None })
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The engines that a scenario may name, as data: nothing else in the harness names an engine.
 
+use crate::runner::locate;
+
 /// An engine, and what a scenario may ask of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Engine {
@@ -17,6 +19,8 @@ pub struct Engine {
     pub in_process: Option<&'static str>,
     /// What it is given as synthetic weights.
     pub synthetic: Synthetic,
+    /// Installed by `bench setup`, not built.
+    pub setup: bool,
 }
 
 /// The form in which an engine takes synthetic weights.
@@ -26,6 +30,8 @@ pub enum Synthetic {
     Gguf,
     /// A folder with a `config.json` and a tokenizer: it fills the weights in itself.
     Config,
+    /// A folder with weights in the layouts of MLX.
+    Mlx,
 }
 
 /// All engines.
@@ -46,6 +52,11 @@ pub const ENGINES: &[Engine] = &[
         ],
         GGUF_KV,
     ),
+    Engine {
+        synthetic: Synthetic::Mlx,
+        setup: true,
+        ..in_process("mlx", &["gpu_layers", "batch_tokens", "dtype", "group_size"], &[])
+    },
     in_process("mock", &["threads", "batch_tokens", "kv_type"], GGUF_KV),
     // What a server is started with: `[start.settings]` of its descriptor in `runners/openai`.
     Engine {
@@ -78,6 +89,14 @@ pub const ENGINES: &[Engine] = &[
     server("anthropic", &[], &[]),
 ];
 
+/// The line to type where the runner of `engine` is missing.
+pub fn remedy(engine: &str) -> String {
+    match ENGINES.iter().find(|known| known.name == engine) {
+        Some(known) if known.setup => format!("bench setup {engine}"),
+        _ => locate::remedy(engine),
+    }
+}
+
 const GGUF_KV: &[&str] = &["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"];
 
 /// An engine with a runner of its own.
@@ -94,6 +113,7 @@ const fn in_process(
         kv_types,
         in_process: None,
         synthetic: Synthetic::Gguf,
+        setup: false,
     }
 }
 

@@ -96,6 +96,10 @@ keys! {
             "How a model is split over several GPUs: `none`, `layer`, `row`.";
         "tensor_split" = "[1.0, 1.0]", "the engine's own", "run",
             "Share of the model on each GPU.";
+        "dtype" = "\"float32\"", "the engine's own", "run",
+            "Floats that are computed with: `float16`, `bfloat16`, `float32`.";
+        "group_size" = "32", "the engine's own", "run",
+            "Weights that share a scale in a quantisation of the engine's own.";
     }
     "[[matrix]]" {
         "models" = "[\"qwen3-0.6b\"]", "", "run, fit, capacity, cost",
@@ -104,7 +108,8 @@ keys! {
         "engines" = "[\"candle\", \"llama.cpp\"]", "", "run",
             "Engines, and servers with or without a `[servers.NAME]` of their own.";
         "weights" = "\"synthetic\"", "\"synthetic\"", "run",
-            "`synthetic`, a GGUF file (its path relative to the scenario's folder) or \
+            "`synthetic`, a GGUF file or, for mlx, a folder with `config.json` and \
+             safetensors (the path relative to the scenario's folder), or \
              `hub:owner/repo/file.gguf`; anything but `synthetic` wants one model and one \
              quantisation.";
         "points" = "[{ prompt_tokens = 512, new_tokens = 128 }]", "", "run, fit",

@@ -25,7 +25,7 @@ use serde::Serialize;
 use crate::runner::Settings;
 use crate::units::{Bytes, Nanos, Share, Tokens, Usd};
 
-pub use engines::{ENGINES, Engine, NEVER_STARTED, Synthetic, TAKE_UPLOADS};
+pub use engines::{ENGINES, Engine, NEVER_STARTED, Synthetic, TAKE_UPLOADS, remedy};
 pub use expectation::{Expectation, FoundGpu, FoundHost};
 pub use keys::{KEYS, Key};
 pub use known::{Known, KnownModel};

@@ -180,6 +180,11 @@ fn apply(
                 let mode = section.word(key.name, &["none", "layer", "row"], findings);
                 set(&mut settings.split_mode, mode.map(str::to_owned));
             }
+            "dtype" => {
+                let dtype = section.word(key.name, &["float16", "bfloat16", "float32"], findings);
+                set(&mut settings.dtype, dtype.map(str::to_owned));
+            }
+            "group_size" => set(&mut settings.group_size, count(1, 4096, findings)),
             "tensor_split" => set(&mut settings.tensor_split, shares(&field, findings)),
             // A test sets every key, so that none is forgotten here.
             _ => {}

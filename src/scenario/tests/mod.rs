@@ -258,6 +258,10 @@ fn an_example_of_every_key_is_accepted_in_its_section() {
         let text = match key.section {
             "" => format!("{line}{}", with_matrix("")),
             "[settings]" if key.name == "tensor_split" => continue,
+            "[settings]" if matches!(key.name, "dtype" | "group_size") => {
+                let engines = "\"candle\", \"llama.cpp\"";
+                with_matrix(&format!("[settings.mlx]\n{line}")).replace(engines, "\"mlx\"")
+            }
             "[settings]" => with_matrix(&format!("[settings.\"llama.cpp\"]\n{line}")),
             "[[matrix]]" if matches!(key.name, "slots" | "requests" | "seconds") => {
                 with_matrix(&format!("{line}concurrency = [8]\n"))
@@ -294,15 +298,8 @@ fn every_setting_reaches_the_engine() {
     let all: Vec<&'static str> = keys::of("[settings]").map(|key| key.name).collect();
     let all: &'static [&'static str] = Vec::leak(all);
     let mut known = known();
-    let engine = Engine {
-        name: "all",
-        runner: "all",
-        server: false,
-        settings: all,
-        kv_types: &["q8_0"],
-        in_process: None,
-        synthetic: Synthetic::Gguf,
-    };
+    let engine =
+        Engine { name: "all", runner: "all", settings: all, kv_types: &["q8_0"], ..ENGINES[0] };
     known.engines = vec![engine];
     let lines = keys::of("[settings]").map(|key| format!("{} = {}\n", key.name, key.example));
     let text = with_matrix(&format!("[settings]\n{}", lines.collect::<String>()))

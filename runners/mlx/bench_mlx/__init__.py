@@ -1,0 +1,1 @@
+"""MLX as a runner of bench."""

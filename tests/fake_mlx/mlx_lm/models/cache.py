@@ -1,0 +1,2 @@
+def make_prompt_cache(_model):
+    return []
