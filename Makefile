@@ -5,7 +5,9 @@ FEATURES ?= candle,llama-cpp,openai
 CARGO ?= cargo
 BENCH = $${CARGO_TARGET_DIR:-target}/release/bench
 
-.PHONY: run test lint build setup candle llama-cpp openai overhead clean
+PREFIX ?= /usr/local
+
+.PHONY: run test lint build install setup candle llama-cpp openai overhead clean
 
 run: build
 	$(BENCH) run scenarios/quickstart.toml
@@ -19,6 +21,18 @@ lint: setup
 
 build: setup
 	$(CARGO) build --release --features $(FEATURES)
+
+# The programs, the manual pages, and the completions of three shells.
+install: build
+	install -d $(PREFIX)/bin $(PREFIX)/share/man/man1 $(PREFIX)/share/zsh/site-functions \
+		$(PREFIX)/share/bash-completion/completions $(PREFIX)/share/fish/vendor_completions.d
+	for program in bench bench-candle bench-llama-cpp bench-openai; do \
+		built=$$(dirname $(BENCH))/$$program; \
+		if [ -e "$$built" ]; then install -m 755 "$$built" $(PREFIX)/bin || exit 1; fi; done
+	$(BENCH) man --out $(PREFIX)/share/man/man1
+	$(BENCH) completions bash > $(PREFIX)/share/bash-completion/completions/bench
+	$(BENCH) completions zsh > $(PREFIX)/share/zsh/site-functions/_bench
+	$(BENCH) completions fish > $(PREFIX)/share/fish/vendor_completions.d/bench.fish
 
 candle llama-cpp openai: setup
 	$(CARGO) build --release --features $@ --bin bench --bin bench-$@

@@ -1,0 +1,382 @@
+//! `bench compare`: says of two sets of results, or of two engines in one, whether they differ.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+
+use crate::compare::{
+    Condition, Line, Metric, Pairing, Subject, Terms, Values, Verdict, compare_by_case,
+    compare_by_engine,
+};
+use crate::interchange;
+use crate::record::{Folder, Trial};
+use crate::report::markdown::Markdown;
+use crate::report::terminal::Terminal;
+use crate::report::{Render, Report, Section, Table};
+use crate::run::summary::trial_values;
+use crate::runner::protocol::Sample;
+use crate::units::{self, Nanos, significant};
+
+use super::run::Format;
+
+/// By how much speeds may drop before it is a regression, where nothing else is said.
+const THRESHOLD: &str = "3%";
+
+/// Flags of `bench compare`.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    /// The baseline: a result folder. With --by engine: the folder, or folders, with the engines.
+    #[arg(required = true, value_name = "BASELINE [CANDIDATE]", num_args = 1..)]
+    results: Vec<PathBuf>,
+    /// What is compared: the cases of two folders, or the engines within.
+    #[arg(long, value_enum, default_value = "case")]
+    by: By,
+    /// The engine that others are compared with; default: the first of each case.
+    #[arg(long, value_name = "ENGINE")]
+    baseline: Option<String>,
+    /// Only these metrics; default: generation, and the prompt.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    metric: Vec<MetricName>,
+    /// A loss beyond this is a regression, and the exit code 1: 3% or 0.03.
+    #[arg(long, default_value = THRESHOLD, value_parser = share)]
+    threshold: f64,
+    /// Compare although these conditions differ. Another version of the engine always may.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    allow: Vec<Allowed>,
+    /// How the lines are printed; markdown is a comment ready to post.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// What is held beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// The same case in two folders
+    Case,
+    /// The same work on several engines
+    Engine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MetricName {
+    /// Time to first token
+    Ttft,
+    /// Speed of the prompt
+    Prefill,
+    /// Speed of one stream's generation
+    Decode,
+    /// Speed of all streams together
+    System,
+    /// From the request to its last token
+    E2e,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Allowed {
+    /// Other instruction sets or GPU architectures, another backend
+    Build,
+    /// Other switches of the engine
+    Settings,
+    /// Another machine
+    Host,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.trim().strip_suffix('%') {
+        Some(number) => (number.trim_end(), 0.01),
+        None => (text.trim(), 1.0),
+    };
+    let value = number.parse::<f64>().map(|value| value * unit).ok();
+    value
+        .filter(|value| (0.0..1.0).contains(value))
+        .ok_or_else(|| "write a share such as 3% or 0.03, below 100%".to_owned())
+}
+
+/// Runs the subcommand.
+pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let lines = lines(args)?;
+    if lines.is_empty() {
+        bail!("there is nothing to compare: the folders have no rows");
+    }
+    print(args, &lines)?;
+    let regressed = lines.iter().any(|line| line.regression);
+    Ok(if regressed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
+    let mut tested: Vec<_> = args
+        .allow
+        .iter()
+        .map(|allowed| match allowed {
+            Allowed::Build => Condition::Build,
+            Allowed::Settings => Condition::Settings,
+            Allowed::Host => Condition::Host,
+        })
+        .collect();
+    // A new version is what is tested most often, and the lines name both.
+    tested.push(Condition::Version);
+    let metrics = args.metric.iter().map(|name| match name {
+        MetricName::Ttft => Metric::TtftNs,
+        MetricName::Prefill => Metric::PrefillTokS,
+        MetricName::Decode => Metric::DecodeTokS,
+        MetricName::System => Metric::SystemTokS,
+        MetricName::E2e => Metric::E2eNs,
+    });
+    let mut terms = Terms { metrics: metrics.collect(), tested, threshold: args.threshold };
+    match (args.by, args.results.as_slice()) {
+        (By::Case, [baseline, candidate]) => {
+            if args.baseline.is_some() {
+                bail!("--baseline names an engine; it goes with --by engine");
+            }
+            Ok(compare_by_case(&subjects(baseline)?, &subjects(candidate)?, &terms))
+        }
+        (By::Case, _) => bail!(
+            "comparing cases takes two result folders, {} given; the engines within one are \
+             compared with: bench compare FOLDER --by engine",
+            args.results.len()
+        ),
+        (By::Engine, folders) => {
+            terms.tested.push(Condition::Engine);
+            let mut all = Vec::new();
+            for folder in folders {
+                all.extend(subjects(folder)?);
+            }
+            let mut engines: Vec<_> = all.iter().map(|s| s.record.engine.as_str()).collect();
+            engines.sort_unstable();
+            engines.dedup();
+            if let Some(wanted) = &args.baseline
+                && !engines.contains(&wanted.as_str())
+            {
+                bail!("no row has the engine '{wanted}'; there are: {}", engines.join(", "));
+            }
+            if engines.len() < 2 {
+                bail!(
+                    "only one engine is there ({}); two folders are compared with: bench compare \
+                     BASELINE CANDIDATE",
+                    engines.join(", ")
+                );
+            }
+            Ok(compare_by_engine(&all, args.baseline.as_deref(), &terms))
+        }
+    }
+}
+
+/// The rows of a folder with their trials.
+pub(super) fn subjects(path: &Path) -> anyhow::Result<Vec<Subject>> {
+    if !path.join("records.csv").is_file() {
+        bail!("'{}' is no result folder: it has no records.csv", path.display());
+    }
+    let folder = Folder::open(path)?;
+    let mut values: BTreeMap<String, Values> = BTreeMap::new();
+    let mut put = |case: &str, metric, trial, value: Option<f64>| {
+        if let Some(value) = value {
+            let of_case = values.entry(case.to_owned()).or_default();
+            of_case.entry(metric).or_default().push((trial, value));
+        }
+    };
+    if path.join(interchange::VALUES).is_file() {
+        for stated in interchange::read_values(path)? {
+            for metric in Metric::ALL {
+                let value = stated.values.get(metric.column()).copied();
+                put(&stated.case_id, metric, stated.trial, value);
+            }
+        }
+    } else {
+        for trial in folder.read_trials::<Sample>()? {
+            let Trial { case_id, trial: number, .. } = &trial;
+            for v in trial_values(std::slice::from_ref(&trial)) {
+                put(case_id, Metric::TtftNs, *number, v.ttft_ns);
+                put(case_id, Metric::PrefillTokS, *number, v.prefill_tok_s);
+                put(case_id, Metric::DecodeTokS, *number, v.decode_tok_s);
+                put(case_id, Metric::SystemTokS, *number, v.system_tok_s);
+                put(case_id, Metric::E2eNs, *number, v.e2e_ns);
+            }
+        }
+    }
+    let subject = |record: &crate::record::Record| Subject {
+        values: values.remove(&record.case_id).unwrap_or_default(),
+        record: record.clone(),
+    };
+    Ok(folder.records().iter().map(subject).collect())
+}
+
+fn print(args: &CompareArgs, lines: &[Line]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let report = report(lines, args.threshold);
+    match args.format {
+        Format::Table => Terminal::default().render(&report, &mut out)?,
+        Format::Markdown => {
+            // A bot finds its earlier comment by this, to replace it.
+            writeln!(out, "<!-- bench compare -->\n")?;
+            Markdown.render(&report, &mut out)?;
+        }
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, lines)?;
+            writeln!(out)?;
+        }
+        Format::Csv => {
+            let mut writer = csv::Writer::from_writer(&mut out);
+            for line in lines {
+                writer.serialize(line).context("cannot encode a line")?;
+            }
+            writer.flush()?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The lines as tables, one for each model and pair of engines, and what they come to first.
+pub fn report(lines: &[Line], threshold: f64) -> Report {
+    let mut sections =
+        vec![Section { text: vec![headline(lines, threshold)], ..Section::default() }];
+    for line in lines {
+        let heading = heading(line);
+        let place = sections.iter().position(|s| s.heading == heading).unwrap_or_else(|| {
+            let table = Table::new(&[
+                "work",
+                "metric",
+                ">baseline",
+                ">candidate",
+                ">ratio",
+                ">detectable",
+                "verdict",
+            ]);
+            sections.push(Section { heading, table: Some(table), ..Section::default() });
+            sections.len() - 1
+        });
+        let section = &mut sections[place];
+        if line.metric.is_some()
+            && let Some(table) = &mut section.table
+        {
+            table.rows.push(row(line));
+        }
+        if let Some(reason) = &line.reason {
+            let metric = line.metric.map_or_else(String::new, |metric| format!(", {metric}"));
+            section.notes.push(format!("{}{metric}: {}: {reason}", work(line), line.verdict));
+        }
+    }
+    for section in &mut sections {
+        section.table = section.table.take().filter(|table| !table.rows.is_empty());
+    }
+    sections.push(legend(lines));
+    Report { title: String::new(), sections }
+}
+
+fn headline(lines: &[Line], threshold: f64) -> String {
+    let count = |verdict: Verdict| lines.iter().filter(|line| line.verdict == verdict).count();
+    let regressions = lines.iter().filter(|line| line.regression).count();
+    let limit = units::Share(threshold);
+    let first = match regressions {
+        0 => format!("No regression beyond {limit}."),
+        1 => format!("1 regression beyond {limit}."),
+        n => format!("{n} regressions beyond {limit}."),
+    };
+    format!(
+        "{first} Faster: {}; slower: {}; no difference seen: {}; too few trials: {}; not \
+         comparable: {}.",
+        count(Verdict::Faster),
+        count(Verdict::Slower),
+        count(Verdict::NoDifferenceSeen),
+        count(Verdict::TooFewTrials),
+        count(Verdict::NotComparable),
+    )
+}
+
+fn heading(line: &Line) -> String {
+    let name = |engine: &Option<String>, version: &Option<String>| {
+        let engine = engine.clone().unwrap_or_else(|| "nothing".to_owned());
+        version.as_ref().map_or(engine.clone(), |version| format!("{engine} {version}"))
+    };
+    let (baseline, candidate) = (
+        name(&line.baseline_engine, &line.baseline_version),
+        name(&line.candidate_engine, &line.candidate_version),
+    );
+    let what = format!("{} {}, {} weights", line.model, line.quant, line.weights);
+    match (&line.baseline_host, &line.candidate_host) {
+        (Some(a), Some(b)) if a != b => {
+            format!("{what}: {candidate} on {b} against {baseline} on {a}")
+        }
+        (Some(_), Some(_)) => format!("{what}: {candidate} against {baseline}"),
+        _ => what,
+    }
+}
+
+fn work(line: &Line) -> String {
+    let record = crate::record::Record {
+        prompt_tokens: line.prompt_tokens,
+        new_tokens: line.new_tokens,
+        depth: line.depth,
+        batch: line.batch,
+        concurrency: line.concurrency,
+        ..crate::record::Record::default()
+    };
+    crate::report::results::work(&record)
+}
+
+fn row(line: &Line) -> Vec<String> {
+    let marked = |text: String, marks: &Option<String>| match marks {
+        Some(_) => format!("{text}*"),
+        None => text,
+    };
+    let value = |value: Option<f64>| match (line.metric, value) {
+        (_, None) => units::ABSENT.to_owned(),
+        (Some(Metric::TtftNs | Metric::E2eNs), Some(ns)) => Nanos(ns as u64).to_string(),
+        (_, Some(speed)) => significant(speed, 3),
+    };
+    let verdict = match line.regression {
+        true => format!("{} (regression)", line.verdict),
+        false => line.verdict.to_string(),
+    };
+    let ratio = line.ratio.map(|r| units::with_interval(r, line.ratio_low.zip(line.ratio_high)));
+    vec![
+        work(line),
+        line.metric.map_or_else(String::new, |metric| metric.to_string()),
+        marked(value(line.baseline_median), &line.baseline_marks),
+        marked(value(line.candidate_median), &line.candidate_marks),
+        units::or_absent(ratio),
+        units::or_absent(line.smallest_detectable.map(units::Share)),
+        verdict,
+    ]
+}
+
+fn legend(lines: &[Line]) -> Section {
+    let judged = |line: &&Line| line.ratio_low.is_some();
+    let tested = lines.iter().filter(judged).count();
+    let in_turns =
+        lines.iter().filter(|line| line.pairing == Some(Pairing::Interleaved)).filter(judged);
+    let in_turns = in_turns.count();
+    let mut notes = vec![
+        "ratio: candidate / baseline with half of its 95 % interval. detectable: the smallest \
+         difference that would have been found nine times in ten. * marked rows: what speaks \
+         against them stands in records.csv."
+            .to_owned(),
+    ];
+    if tested > 0 {
+        notes.push(format!(
+            "Of {tested} ratios, {in_turns} are of trials that ran in turns. Where nothing \
+             differs at all, {} of them would be called different by chance.",
+            significant(tested as f64 * 0.05, 1)
+        ));
+    }
+    Section { notes, ..Section::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_is_a_share_with_or_without_its_unit() {
+        assert_eq!(share("3%"), Ok(0.03));
+        assert_eq!(share("0.05"), Ok(0.05));
+        assert_eq!(share("2 %"), Ok(0.02));
+        for wrong in ["3", "-1%", "x", "100%", "NaN"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+}
