@@ -191,7 +191,10 @@ fn read_trials(
             serde_json::from_slice(&line).with_context(|| format!("{place}: not a trial"))?;
         if !cases.contains(trial.case_id.as_str()) {
             let case = &trial.case_id;
-            verified.problems.push(format!("{place}: '{case}' has no row in records.csv"));
+            verified.problems.push(format!(
+                "{place}: '{case}' has no row in records.csv: the row is lost, or the run was \
+                 killed (bench run --resume goes on with it)"
+            ));
             continue;
         }
         for (i, sample) in trial.samples.iter().enumerate() {

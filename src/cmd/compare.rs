@@ -9,11 +9,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use crate::compare::{
-    Condition, Line, Metric, Pairing, Subject, Terms, Values, Verdict, compare_by_case,
-    compare_by_engine,
+    Condition, Line, Metric, Pairing, Subject, Terms, Values, Verdict, as_one, compare_by_case,
+    compare_by_engine, took_turns,
 };
 use crate::interchange;
-use crate::record::{Folder, Trial};
+use crate::record::{Folder, Record, Trial};
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
@@ -32,6 +32,11 @@ pub struct CompareArgs {
     /// The baseline: a result folder. With --by engine: the folder, or folders, with the engines.
     #[arg(required = true, value_name = "BASELINE [CANDIDATE]", num_args = 1..)]
     results: Vec<PathBuf>,
+    /// Several runs of the candidate against the several of the baseline, each run one value: what
+    /// changes with every start of a process is then in the interval. 5 of each decide; run them in
+    /// turns.
+    #[arg(long, value_name = "CANDIDATE", num_args = 1.., conflicts_with = "by")]
+    with: Vec<PathBuf>,
     /// What is compared: the cases of two folders, or the engines within.
     #[arg(long, value_enum, default_value = "case")]
     by: By,
@@ -126,7 +131,17 @@ fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
         MetricName::System => Metric::SystemTokS,
         MetricName::E2e => Metric::E2eNs,
     });
-    let mut terms = Terms { metrics: metrics.collect(), tested, threshold: args.threshold };
+    let mut terms =
+        Terms { metrics: metrics.collect(), tested, threshold: args.threshold, in_turns: None };
+    if !args.with.is_empty() {
+        let read = |folders: &[PathBuf]| -> anyhow::Result<Vec<Vec<Subject>>> {
+            folders.iter().map(|folder| subjects(folder)).collect()
+        };
+        let (baseline, candidate) = (read(&args.results)?, read(&args.with)?);
+        terms.in_turns = Some(took_turns(&baseline, &candidate));
+        let one = |runs: &[Vec<Subject>]| as_one(runs).map_err(anyhow::Error::msg);
+        return Ok(compare_by_case(&one(&baseline)?, &one(&candidate)?, &terms));
+    }
     match (args.by, args.results.as_slice()) {
         (By::Case, [baseline, candidate]) => {
             if args.baseline.is_some() {
@@ -197,7 +212,7 @@ pub(super) fn subjects(path: &Path) -> anyhow::Result<Vec<Subject>> {
             }
         }
     }
-    let subject = |record: &crate::record::Record| Subject {
+    let subject = |record: &Record| Subject {
         values: values.remove(&record.case_id).unwrap_or_default(),
         record: record.clone(),
     };
@@ -206,7 +221,7 @@ pub(super) fn subjects(path: &Path) -> anyhow::Result<Vec<Subject>> {
 
 fn print(args: &CompareArgs, lines: &[Line]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let report = report(lines, args.threshold);
+    let report = report(lines, args.threshold, args.with.is_empty());
     match args.format {
         Format::Table => Terminal::default().render(&report, &mut out)?,
         Format::Markdown => {
@@ -231,12 +246,14 @@ fn print(args: &CompareArgs, lines: &[Line]) -> anyhow::Result<()> {
 }
 
 /// The lines as tables, one for each model and pair of engines, and what they come to first.
-pub fn report(lines: &[Line], threshold: f64) -> Report {
+/// `single_runs`: each side is one run, so that nobody knows what the next start would give.
+pub fn report(lines: &[Line], threshold: f64, single_runs: bool) -> Report {
     let mut sections =
         vec![Section { text: vec![headline(lines, threshold)], ..Section::default() }];
     for line in lines {
-        let heading = heading(line);
-        let place = sections.iter().position(|s| s.heading == heading).unwrap_or_else(|| {
+        let (heading, who) = heading(line);
+        let same = |s: &Section| s.heading == heading && s.text.first() == Some(&who);
+        let place = sections.iter().position(same).unwrap_or_else(|| {
             let table = Table::new(&[
                 "work",
                 "metric",
@@ -246,7 +263,8 @@ pub fn report(lines: &[Line], threshold: f64) -> Report {
                 ">detectable",
                 "verdict",
             ]);
-            sections.push(Section { heading, table: Some(table), ..Section::default() });
+            let (heading, text) = (heading.clone(), vec![who.clone()]);
+            sections.push(Section { heading, text, table: Some(table), ..Section::default() });
             sections.len() - 1
         });
         let section = &mut sections[place];
@@ -263,7 +281,7 @@ pub fn report(lines: &[Line], threshold: f64) -> Report {
     for section in &mut sections {
         section.table = section.table.take().filter(|table| !table.rows.is_empty());
     }
-    sections.push(legend(lines));
+    sections.push(legend(lines, single_runs));
     Report { title: String::new(), sections }
 }
 
@@ -287,33 +305,32 @@ fn headline(lines: &[Line], threshold: f64) -> String {
     )
 }
 
-fn heading(line: &Line) -> String {
-    let name = |engine: &Option<String>, version: &Option<String>| {
-        let engine = engine.clone().unwrap_or_else(|| "nothing".to_owned());
-        version.as_ref().map_or(engine.clone(), |version| format!("{engine} {version}"))
+/// What a line is about, and whose figures stand in it.
+fn heading(line: &Line) -> (String, String) {
+    let name = |engine: &Option<String>, version: &Option<String>, host: Option<&String>| {
+        let words = [engine.as_ref(), version.as_ref()].into_iter().flatten().cloned();
+        let words = words.collect::<Vec<_>>().join(" ");
+        host.map_or(words.clone(), |host| format!("{words} on {host}"))
     };
-    let (baseline, candidate) = (
-        name(&line.baseline_engine, &line.baseline_version),
-        name(&line.candidate_engine, &line.candidate_version),
-    );
-    let what = format!("{} {}, {} weights", line.model, line.quant, line.weights);
-    match (&line.baseline_host, &line.candidate_host) {
-        (Some(a), Some(b)) if a != b => {
-            format!("{what}: {candidate} on {b} against {baseline} on {a}")
-        }
-        (Some(_), Some(_)) => format!("{what}: {candidate} against {baseline}"),
-        _ => what,
-    }
+    let hosts = line.baseline_host.as_ref().zip(line.candidate_host.as_ref());
+    let hosts = hosts.filter(|(a, b)| a != b).unzip();
+    let baseline = name(&line.baseline_engine, &line.baseline_version, hosts.0);
+    let candidate = name(&line.candidate_engine, &line.candidate_version, hosts.1);
+    let who = match (baseline.is_empty(), candidate.is_empty()) {
+        (false, false) => format!("{candidate} against {baseline}"),
+        _ => format!("{candidate}{baseline}"),
+    };
+    (format!("{} {}, {} weights", line.model, line.quant, line.weights), who)
 }
 
 fn work(line: &Line) -> String {
-    let record = crate::record::Record {
+    let record = Record {
         prompt_tokens: line.prompt_tokens,
         new_tokens: line.new_tokens,
         depth: line.depth,
         batch: line.batch,
         concurrency: line.concurrency,
-        ..crate::record::Record::default()
+        ..Record::default()
     };
     crate::report::results::work(&record)
 }
@@ -344,7 +361,7 @@ fn row(line: &Line) -> Vec<String> {
     ]
 }
 
-fn legend(lines: &[Line]) -> Section {
+fn legend(lines: &[Line], single_runs: bool) -> Section {
     let judged = |line: &&Line| line.ratio_low.is_some();
     let tested = lines.iter().filter(judged).count();
     let in_turns =
@@ -356,9 +373,18 @@ fn legend(lines: &[Line]) -> Section {
          against them stands in records.csv."
             .to_owned(),
     ];
+    let apart = lines.iter().any(|line| line.pairing == Some(Pairing::Apart));
+    if single_runs && apart && tested > 0 {
+        notes.push(
+            "Each side is one run: what changes with every start of a process (memory placement, \
+             clocks) is in no interval. Several runs in turns decide: bench compare A1 A2 … --with \
+             B1 B2 …"
+                .to_owned(),
+        );
+    }
     if tested > 0 {
         notes.push(format!(
-            "Of {tested} ratios, {in_turns} are of trials that ran in turns. Where nothing \
+            "Of {tested} ratios, {in_turns} are of values measured in turns. Where nothing \
              differs at all, {} of them would be called different by chance.",
             significant(tested as f64 * 0.05, 1)
         ));
@@ -369,6 +395,48 @@ fn legend(lines: &[Line]) -> Section {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Outcome;
+
+    fn subject(engine: &str, decode: [f64; 6]) -> Subject {
+        let record = Record {
+            case_id: "case".to_owned(),
+            engine: engine.to_owned(),
+            engine_version: Some("llama-cpp-sys-2 0.1.161 (ggml 0.26.0)".to_owned()),
+            model: "qwen3-0.6b".to_owned(),
+            quant: "Q4_K_M".to_owned(),
+            weights: "synthetic".to_owned(),
+            outcome: Outcome::Measured,
+            marks: "probe-drift".to_owned(),
+            prompt_tokens: 8192,
+            new_tokens: 1024,
+            depth: 32768,
+            batch: 1,
+            decode_tok_s_median: crate::stats::median(&decode),
+            ..Record::default()
+        };
+        let trials = (1..).zip(decode).collect();
+        Subject { record, values: Values::from([(Metric::DecodeTokS, trials)]) }
+    }
+
+    #[test]
+    fn the_lines_fit_into_a_terminal_of_eighty_columns() {
+        let terms = Terms {
+            metrics: vec![Metric::DecodeTokS, Metric::TtftNs],
+            tested: vec![Condition::Version],
+            threshold: 0.03,
+            in_turns: None,
+        };
+        let baseline = subject("llama.cpp", [100.0, 101.0, 99.0, 100.5, 99.5, 100.1]);
+        let candidate = subject("llama.cpp", [90.0, 91.0, 89.0, 90.5, 89.5, 90.1]);
+        let lines = compare_by_case(&[baseline], &[candidate], &terms);
+        let mut out = Vec::new();
+        Terminal { width: Some(80) }.render(&report(&lines, 0.03, true), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("1 regression beyond 3.0 %."), "{text}");
+        assert!(text.contains("0.900 ± ") && text.contains("(regression)"), "{text}");
+        assert!(text.contains("the baseline has no TTFT"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
 
     #[test]
     fn a_threshold_is_a_share_with_or_without_its_unit() {

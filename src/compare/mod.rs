@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, Interval};
 
-pub use lines::{Line, Metric, Subject, Terms, Values, compare_by_case, compare_by_engine};
+pub use lines::{
+    Line, Metric, Subject, Terms, Values, as_one, compare_by_case, compare_by_engine, took_turns,
+};
 pub use obstacle::{Condition, obstacle};
 
 /// How the two sets of trials were run.

@@ -46,6 +46,10 @@ const SWITCHES: [&str; 20] = [
     "fit_min_ctx",
 ];
 
+/// Its switches that are on or off.
+const FLAGS: [&str; 6] =
+    ["cpu_strict", "no_kv_offload", "use_mmap", "embeddings", "no_host", "repack"];
+
 /// Whether a text begins like its CSV or its SQL.
 pub fn is_text(text: &str) -> bool {
     let start = text.trim_start();
@@ -228,6 +232,9 @@ fn settings(row: &Field<'_>) -> anyhow::Result<String> {
             ("flash_attn", "1" | "true") => "true".to_owned(),
             ("flash_attn", "0" | "false") => "false".to_owned(),
             ("flash_attn" | "n_gpu_layers", "-1") => "auto".to_owned(),
+            // JSON says false where CSV and SQL say 0.
+            (key, "0") if FLAGS.contains(&key) => "false".to_owned(),
+            (key, "1") if FLAGS.contains(&key) => "true".to_owned(),
             _ => value,
         };
         if !value.is_empty() {

@@ -105,7 +105,7 @@ mod tests {
         write(&[record.clone(), Record::default()], &path).unwrap();
         let database = Connection::open(&path).unwrap();
         let mut query = database.prepare("SELECT * FROM records").unwrap();
-        let names: Vec<String> = query.column_names().iter().map(|n| (*n).to_owned()).collect();
+        let names: Vec<String> = query.column_names().map(str::to_owned).collect();
         let rows = query.query_map([], |row| {
             let mut map = Map::new();
             for (i, name) in names.iter().enumerate() {

@@ -126,6 +126,15 @@ fn legend(records: &[Record]) -> Section {
             marks.join(", ")
         ));
     }
+    let mut sources: Vec<_> = records
+        .iter()
+        .filter_map(|r| Some((r.source.as_deref()?, r.source_notes.as_deref().unwrap_or_default())))
+        .collect();
+    sources.sort_unstable();
+    sources.dedup();
+    for (source, differences) in sources {
+        notes.push(format!("foreign: taken over from {source}. {differences}").trim().to_owned());
+    }
     let bad = records.iter().filter(|r| r.outcome != Outcome::Measured).count();
     if bad > 0 {
         notes.push(format!("{bad} of {} cases have no full figures; see above", records.len()));
