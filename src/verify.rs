@@ -120,12 +120,15 @@ pub fn verify(folder: &Path, known: &Known) -> anyhow::Result<Verified> {
 
 fn read_rows(path: &Path) -> anyhow::Result<Vec<Row>> {
     let shown = path.display();
-    let mut reader =
-        csv::Reader::from_path(path).with_context(|| format!("cannot read '{shown}'"))?;
+    let text = std::fs::read(path).with_context(|| format!("cannot read '{shown}'"))?;
+    if text.last() != Some(&b'\n') {
+        bail!("{shown}: the last line has no end: the file is cut off");
+    }
+    let mut reader = csv::Reader::from_reader(text.as_slice());
     let header = reader.headers().with_context(|| format!("{shown}:1: not CSV"))?.clone();
     let mut rows: Vec<Row> = Vec::new();
     for row in reader.records() {
-        let row = row.with_context(|| format!("{shown}: cut off, or not CSV"))?;
+        let row = row.with_context(|| format!("{shown}: not CSV"))?;
         let line = row.position().map_or(0, csv::Position::line);
         let record: Record = row
             .deserialize(Some(&header))

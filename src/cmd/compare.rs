@@ -107,6 +107,17 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     if lines.is_empty() {
         bail!("there is nothing to compare: the folders have no rows");
     }
+    // No regression would be a claim about nothing.
+    if !lines.iter().any(|l| l.baseline_case_id.is_some() && l.candidate_case_id.is_some()) {
+        bail!(
+            "the two sides have no case in common, such as '{}'; bench run of one scenario makes \
+             both, and engines within a folder are compared with --by engine",
+            lines
+                .iter()
+                .find_map(|l| l.baseline_case_id.clone().or(l.candidate_case_id.clone()))
+                .unwrap_or_default()
+        );
+    }
     print(args, &lines)?;
     let regressed = lines.iter().any(|line| line.regression);
     Ok(if regressed { ExitCode::from(1) } else { ExitCode::SUCCESS })
@@ -254,15 +265,8 @@ pub fn report(lines: &[Line], threshold: f64, single_runs: bool) -> Report {
         let (heading, who) = heading(line);
         let same = |s: &Section| s.heading == heading && s.text.first() == Some(&who);
         let place = sections.iter().position(same).unwrap_or_else(|| {
-            let table = Table::new(&[
-                "work",
-                "metric",
-                ">baseline",
-                ">candidate",
-                ">ratio",
-                ">detectable",
-                "verdict",
-            ]);
+            let table =
+                Table::new(&["work", "metric", ">base", ">new", ">ratio", ">finds", "difference"]);
             let (heading, text) = (heading.clone(), vec![who.clone()]);
             sections.push(Section { heading, text, table: Some(table), ..Section::default() });
             sections.len() - 1
@@ -345,9 +349,12 @@ fn row(line: &Line) -> Vec<String> {
         (Some(Metric::TtftNs | Metric::E2eNs), Some(ns)) => Nanos(ns as u64).to_string(),
         (_, Some(speed)) => significant(speed, 3),
     };
-    let verdict = match line.regression {
-        true => format!("{} (regression)", line.verdict),
-        false => line.verdict.to_string(),
+    // Short, so that the table fits into 80 columns.
+    let verdict = match line.verdict {
+        Verdict::Slower if line.regression => "regression".to_owned(),
+        Verdict::NoDifferenceSeen => "none seen".to_owned(),
+        Verdict::TooFewTrials | Verdict::NotComparable => units::ABSENT.to_owned(),
+        verdict => verdict.to_string(),
     };
     let ratio = line.ratio.map(|r| units::with_interval(r, line.ratio_low.zip(line.ratio_high)));
     vec![
@@ -368,9 +375,9 @@ fn legend(lines: &[Line], single_runs: bool) -> Section {
         lines.iter().filter(|line| line.pairing == Some(Pairing::Interleaved)).filter(judged);
     let in_turns = in_turns.count();
     let mut notes = vec![
-        "ratio: candidate / baseline with half of its 95 % interval. detectable: the smallest \
-         difference that would have been found nine times in ten. * marked rows: what speaks \
-         against them stands in records.csv."
+        "ratio: new / base with half of its 95 % interval. finds: the smallest difference that would \
+         have been found nine times in ten. * marked: what speaks against the row stands in its \
+         records.csv."
             .to_owned(),
     ];
     let apart = lines.iter().any(|line| line.pairing == Some(Pairing::Apart));
@@ -433,8 +440,9 @@ mod tests {
         Terminal { width: Some(80) }.render(&report(&lines, 0.03, true), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("1 regression beyond 3.0 %."), "{text}");
-        assert!(text.contains("0.900 ± ") && text.contains("(regression)"), "{text}");
+        assert!(text.contains("0.900 ± ") && text.contains(" regression "), "{text}");
         assert!(text.contains("the baseline has no TTFT"), "{text}");
+        assert!(text.contains("work  "), "a table, not paragraphs: {text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 

@@ -367,14 +367,12 @@ fn of_trials(
 }
 
 /// Whether trials of the two ran in turns. Engines of one point do, unless they do not fit into
-/// memory together: then each has a probe of its own before it, and no two probes give the same
-/// figures to the last bit.
+/// memory together: then each has a start and a probe of its own.
 fn interleaved(a: &Record, b: &Record) -> bool {
-    let probes = |r: &Record| {
-        let bits = |value: Option<f64>| value.map(f64::to_bits);
-        Some((bits(r.probe_bandwidth_gb_s_before)?, bits(r.probe_bandwidth_gb_s_after)?))
-    };
-    a.started == b.started && probes(a).is_some() && probes(a) == probes(b)
+    let bits = |value: Option<f64>| value.map(f64::to_bits);
+    let probes =
+        |r: &Record| (bits(r.probe_bandwidth_gb_s_before), bits(r.probe_bandwidth_gb_s_after));
+    !a.started.is_empty() && a.started == b.started && probes(a) == probes(b)
 }
 
 /// Generation, and the prompt: by its speed where there is one, else by the time that it takes.
@@ -517,7 +515,8 @@ mod tests {
     fn a_candidate_that_no_longer_runs_is_a_regression() {
         let (a, mut b) = (subject("a", 1.0, &FAST), subject("a", 2.0, &SLOW));
         b.record.outcome = Outcome::OutOfMemory;
-        let line = compare_by_case(&[a.clone()], &[b.clone()], &terms()).remove(0);
+        let line =
+            compare_by_case(std::slice::from_ref(&a), std::slice::from_ref(&b), &terms()).remove(0);
         assert_eq!((line.verdict, line.regression), (Verdict::NotComparable, true));
         let line = compare_by_case(&[b], &[a], &terms()).remove(0);
         assert!(!line.regression, "that it runs now is none");

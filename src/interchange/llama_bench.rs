@@ -6,8 +6,10 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::field::Field;
+use super::identity::identify;
 use super::local_tools::slug;
 use super::{Documents, Found};
+use crate::catalog::models;
 use crate::compare::{Metric, Values};
 use crate::record::{Outcome, Record};
 use crate::stats::median;
@@ -182,8 +184,19 @@ fn test(row: &Field<'_>) -> anyhow::Result<Found> {
         Metric::DecodeTokS => vec!["decode_tok_s: all tokens / all time, from an empty prompt on"],
         _ => vec!["e2e_ns: prompt and generation in one"],
     };
-    found.model = row.text("model_filename")?.unwrap_or_default().to_owned();
-    found.quant = row.text("model_type")?.and_then(quant).map(str::to_owned);
+    let (file, kind) = (row.text("model_filename")?, row.text("model_type")?);
+    match kind.and_then(|kind| kind.split_once(' ')) {
+        // As it is exported here: the catalogue's id. Its own begins with an architecture.
+        Some((id, quant)) if models::find(id).is_ok() => {
+            record.weights = file.map_or_else(String::new, |f| identify(f, None).weights);
+            found.model = id.to_owned();
+            found.quant = Some(quant.to_owned());
+        }
+        _ => {
+            found.model = file.unwrap_or_default().to_owned();
+            found.quant = kind.and_then(quant).map(str::to_owned);
+        }
+    }
     found.record = record;
     Ok(found)
 }

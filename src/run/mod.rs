@@ -119,7 +119,12 @@ pub fn run(
         } else {
             vec![subjects]
         };
-        for subjects in turns {
+        for mut subjects in turns {
+            // One time for all that is measured in turns: equal times tell a comparison of pairs.
+            let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            for subject in &mut subjects {
+                subject.row.started.clone_from(&started);
+            }
             let measured = measure::measure(subjects, &stopping, threads, &idle, |step| {
                 progress(Progress::Step(step))
             });
@@ -213,7 +218,6 @@ fn subject(
         settings: crate::cases::settings_text(&case.settings),
         bench_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: conditions.host.clone(),
-        started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         model_bytes: own.map(|w| w.bytes.0),
         model_sha256: own.and_then(|w| w.sha256.clone()),
         ..Record::default()
