@@ -92,6 +92,7 @@ fn a_slow_down_is_found_and_ends_with_exit_code_1() {
     assert_eq!((&line["verdict"], &line["regression"]), (&"slower".into(), &true.into()));
     let ratio = line["ratio"].as_f64().unwrap();
     assert!((ratio * 1.3 - 1.0).abs() < 0.01, "{ratio}");
+    assert_eq!(line["pairing"], "apart", "two folders, even with the same start");
     assert!(line["ratio_low"].as_f64().unwrap() <= ratio);
     let output = bench(&place, &["compare", baseline, slow, "--format", "csv"]);
     let text = stdout(&output);
@@ -141,6 +142,32 @@ fn engines_of_one_run_are_compared_in_the_pairs_that_they_ran_in() {
     let output = bench(&place, &["compare", folder, "--by", "engine", "--baseline", "vllm"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("there are: candle, mock"), "{}", stderr(&output));
+}
+
+#[test]
+fn several_runs_of_each_side_are_compared_as_one() {
+    let place = measured();
+    assert!(place.run(&[]).status.success());
+    let results = place.results();
+    let mut sides = [vec!["compare".to_owned()], vec!["--with".to_owned()]];
+    for i in 0..5 {
+        // Each start draws a speed of its own; the second side is 30 % slower.
+        for (side, slower) in [(0, 1.0), (1, 1.3)] {
+            let drawn = 1.0 + 0.01 * f64::from(i * 7 % 5);
+            let folder = stretched(&place, &format!("run-{side}-{i}"), drawn * slower);
+            sides[side].push(folder.to_str().unwrap().to_owned());
+        }
+    }
+    let words = sides.concat();
+    let args: Vec<&str> = words.iter().map(String::as_str).collect();
+    let output = bench(&place, &[&args, ["--format", "json"].as_slice()].concat());
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    let lines: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let line = lines.iter().find(|line| line["metric"] == "decode_tok_s").unwrap();
+    assert_eq!((&line["baseline_trials"], &line["candidate_trials"]), (&5.into(), &5.into()));
+    // Copies share their start: they did not take turns.
+    assert_eq!((&line["verdict"], &line["pairing"]), (&"slower".into(), &"apart".into()));
+    assert!(results.is_dir());
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
         Terms { metrics: metrics.collect(), tested, threshold: args.threshold, in_turns: None };
     if !args.with.is_empty() {
         let read = |folders: &[PathBuf]| -> anyhow::Result<Vec<Vec<Subject>>> {
-            folders.iter().map(|folder| subjects(folder)).collect()
+            folders.iter().map(|folder| subjects(folder, 0)).collect()
         };
         let (baseline, candidate) = (read(&args.results)?, read(&args.with)?);
         terms.in_turns = Some(took_turns(&baseline, &candidate));
@@ -158,7 +158,7 @@ fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
             if args.baseline.is_some() {
                 bail!("--baseline names an engine; it goes with --by engine");
             }
-            Ok(compare_by_case(&subjects(baseline)?, &subjects(candidate)?, &terms))
+            Ok(compare_by_case(&subjects(baseline, 0)?, &subjects(candidate, 1)?, &terms))
         }
         (By::Case, _) => bail!(
             "comparing cases takes two result folders, {} given; the engines within one are \
@@ -168,8 +168,8 @@ fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
         (By::Engine, folders) => {
             terms.tested.push(Condition::Engine);
             let mut all = Vec::new();
-            for folder in folders {
-                all.extend(subjects(folder)?);
+            for (run, folder) in folders.iter().enumerate() {
+                all.extend(subjects(folder, run)?);
             }
             let mut engines: Vec<_> = all.iter().map(|s| s.record.engine.as_str()).collect();
             engines.sort_unstable();
@@ -191,8 +191,8 @@ fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
     }
 }
 
-/// The rows of a folder with their trials.
-pub(super) fn subjects(path: &Path) -> anyhow::Result<Vec<Subject>> {
+/// The rows of a folder, the `run`-th of several, with their trials.
+pub(super) fn subjects(path: &Path, run: usize) -> anyhow::Result<Vec<Subject>> {
     if !path.join("records.csv").is_file() {
         bail!("'{}' is no result folder: it has no records.csv", path.display());
     }
@@ -224,6 +224,7 @@ pub(super) fn subjects(path: &Path) -> anyhow::Result<Vec<Subject>> {
         }
     }
     let subject = |record: &Record| Subject {
+        run,
         values: values.remove(&record.case_id).unwrap_or_default(),
         record: record.clone(),
     };
@@ -422,7 +423,7 @@ mod tests {
             ..Record::default()
         };
         let trials = (1..).zip(decode).collect();
-        Subject { record, values: Values::from([(Metric::DecodeTokS, trials)]) }
+        Subject { run: 0, record, values: Values::from([(Metric::DecodeTokS, trials)]) }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         (Target::Sqlite, Some(out)) => {
             let mut records = Vec::new();
             for folder in &args.results {
-                records.extend(subjects(folder)?.into_iter().map(|subject| subject.record));
+                records.extend(subjects(folder, 0)?.into_iter().map(|subject| subject.record));
             }
             sqlite::write(&records, out)?;
             eprintln!("{}: {} records", out.display(), records.len());
@@ -57,7 +57,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
 fn llama_bench(folders: &[PathBuf], out: Option<&Path>) -> anyhow::Result<()> {
     let (mut texts, mut left_out, mut results) = (Vec::new(), Vec::new(), 0);
     for folder in folders {
-        let subjects = subjects(folder)?;
+        let subjects = subjects(folder, 0)?;
         let trials: BTreeMap<_, _> = subjects
             .iter()
             .map(|subject| (subject.record.case_id.clone(), subject.values.clone()))

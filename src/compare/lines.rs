@@ -74,7 +74,7 @@ impl Metric {
         }
     }
 
-    fn median(self, record: &Record) -> Option<f64> {
+    pub(super) fn median(self, record: &Record) -> Option<f64> {
         match self {
             Self::TtftNs => record.ttft_ns_median,
             Self::PrefillTokS => record.prefill_tok_s_median,
@@ -103,6 +103,8 @@ pub type Values = BTreeMap<Metric, Vec<(u32, f64)>>;
 /// A row with the values of its counted trials.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subject {
+    /// Which of the folders it stands in.
+    pub run: usize,
     /// The row.
     pub record: Record,
     /// The values.
@@ -163,63 +165,6 @@ pub struct Line {
     pub reason: Option<String>,
     /// Whether the candidate lost more than the threshold, or its figures.
     pub regression: bool,
-}
-
-/// Several runs of the same cases as one: each run is one value, so that what changes with every
-/// start of a process is in the interval. Fails where two of them did not do the same.
-pub fn as_one(runs: &[Vec<Subject>]) -> Result<Vec<Subject>, String> {
-    let mut merged: Vec<Subject> = Vec::new();
-    for (number, run) in (0..).zip(runs) {
-        for subject in run {
-            let record = &subject.record;
-            let known = merged.iter().position(|m| m.record.case_id == record.case_id);
-            let place = known.unwrap_or_else(|| {
-                merged.push(Subject { record: record.clone(), values: Values::new() });
-                merged.len() - 1
-            });
-            let into = &mut merged[place];
-            if let Some(reason) = obstacle(&into.record, record, &[]) {
-                return Err(format!("{}: runs of one side: {reason}", record.case_id));
-            }
-            for word in record.marks.split_whitespace() {
-                if !into.record.marks.split_whitespace().any(|known| known == word) {
-                    into.record.marks = format!("{} {word}", into.record.marks).trim().to_owned();
-                }
-            }
-            for metric in Metric::ALL {
-                if let Some(value) = metric.median(record) {
-                    into.values.entry(metric).or_default().push((number, value));
-                }
-            }
-        }
-    }
-    for subject in &mut merged {
-        for (metric, values) in &subject.values {
-            let values: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
-            if let Some(summary) = Summary::of(&values) {
-                metric.put(&mut subject.record, &summary);
-            }
-        }
-    }
-    Ok(merged)
-}
-
-/// Whether the runs of two sides took turns: each pair was over before the next one started.
-pub fn took_turns(baseline: &[Vec<Subject>], candidate: &[Vec<Subject>]) -> bool {
-    let times = |run: &Vec<Subject>| {
-        let started = || run.iter().map(|s| s.record.started.as_str());
-        Some((started().min()?.to_owned(), started().max()?.to_owned()))
-    };
-    let pairs: Option<Vec<_>> = baseline
-        .iter()
-        .zip(candidate)
-        .map(|(a, b)| {
-            let (a, b) = (times(a)?, times(b)?);
-            Some((a.0.min(b.0), a.1.max(b.1)))
-        })
-        .collect();
-    let sorted = |pairs: Vec<(String, String)>| pairs.windows(2).all(|w| w[0].1 < w[1].0);
-    baseline.len() == candidate.len() && pairs.is_some_and(sorted)
 }
 
 /// Compares the cases of two sets of rows that share an id.
@@ -306,7 +251,7 @@ fn case(baseline: &Subject, candidate: &Subject, terms: &Terms) -> Vec<Line> {
         return vec![Line { reason: Some(reason), regression: lost, ..line }];
     }
     let metrics = if terms.metrics.is_empty() { usual(a, b) } else { terms.metrics.clone() };
-    let together = terms.in_turns.unwrap_or_else(|| interleaved(a, b));
+    let together = terms.in_turns.unwrap_or_else(|| interleaved(baseline, candidate));
     metrics
         .into_iter()
         .map(|metric| {
@@ -368,11 +313,13 @@ fn of_trials(
 
 /// Whether trials of the two ran in turns. Engines of one point do, unless they do not fit into
 /// memory together: then each has a start and a probe of its own.
-fn interleaved(a: &Record, b: &Record) -> bool {
+fn interleaved(a: &Subject, b: &Subject) -> bool {
     let bits = |value: Option<f64>| value.map(f64::to_bits);
     let probes =
         |r: &Record| (bits(r.probe_bandwidth_gb_s_before), bits(r.probe_bandwidth_gb_s_after));
-    !a.started.is_empty() && a.started == b.started && probes(a) == probes(b)
+    let same_start = !a.record.started.is_empty() && a.record.started == b.record.started;
+    // Two machines can start in the same second.
+    a.run == b.run && same_start && probes(&a.record) == probes(&b.record)
 }
 
 /// Generation, and the prompt: by its speed where there is one, else by the time that it takes.
@@ -457,7 +404,8 @@ mod tests {
             ..Record::default()
         };
         let trials = (1..).zip(decode.iter().copied()).collect();
-        Subject { record, values: BTreeMap::from([(Metric::DecodeTokS, trials)]) }
+        let values = Values::from([(Metric::DecodeTokS, trials)]);
+        Subject { run: 0, record, values }
     }
 
     const FAST: [f64; 6] = [110.0, 111.0, 109.0, 110.5, 109.5, 110.2];
@@ -473,6 +421,9 @@ mod tests {
         assert_eq!(of(1.0).pairing, Some(Pairing::Interleaved));
         assert_eq!(of(1.0).verdict, Verdict::Slower);
         assert_eq!(of(2.0).pairing, Some(Pairing::Apart));
+        let elsewhere = Subject { run: 1, ..subject("b", 1.0, &SLOW) };
+        let lines = compare_by_engine(&[subject("a", 1.0, &FAST), elsewhere], None, &engines);
+        assert_eq!(lines[0].pairing, Some(Pairing::Apart), "another folder, in the same second");
     }
 
     #[test]
@@ -538,47 +489,6 @@ mod tests {
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].reason.as_deref(), Some("the candidate has no such case"));
         assert!(!lines[0].regression);
-    }
-
-    fn runs(medians: [f64; 5], minutes: [u32; 5]) -> Vec<Vec<Subject>> {
-        let run = |(median, minute): (f64, u32)| {
-            let mut subject = subject("a", f64::from(minute) + 1.0, &[median; 5]);
-            subject.record.started = format!("2026-01-01T00:{minute:02}:00Z");
-            vec![subject]
-        };
-        medians.into_iter().zip(minutes).map(run).collect()
-    }
-
-    #[test]
-    fn what_a_new_start_changes_is_in_the_interval_of_several_runs() {
-        // The same program at one of two speeds, drawn with each start; a process agrees with itself.
-        let a = runs([227.0, 255.0, 227.5, 255.5, 228.0], [0, 2, 4, 6, 8]);
-        let b = runs([255.0, 227.0, 227.0, 227.0, 255.0], [1, 3, 5, 7, 9]);
-        let single = compare_by_case(&a[0], &b[0], &terms()).remove(0);
-        assert_eq!(single.verdict, Verdict::Faster, "which is true of these two processes only");
-        assert!(took_turns(&a, &b));
-        let several = Terms { in_turns: Some(true), ..terms() };
-        let (x, y) = (as_one(&a).unwrap(), as_one(&b).unwrap());
-        let line = compare_by_case(&x, &y, &several).remove(0);
-        assert_eq!(line.verdict, Verdict::NoDifferenceSeen);
-        assert_eq!((line.baseline_trials, line.pairing), (5, Some(Pairing::Interleaved)));
-        assert_eq!(line.baseline_median, Some(228.0));
-    }
-
-    #[test]
-    fn runs_that_followed_one_another_did_not_take_turns() {
-        let a = runs([1.0; 5], [0, 1, 2, 3, 4]);
-        let b = runs([1.0; 5], [5, 6, 7, 8, 9]);
-        assert!(!took_turns(&a, &b));
-        assert!(!took_turns(&a[..4], &b));
-    }
-
-    #[test]
-    fn runs_of_one_side_have_to_be_of_the_same_work() {
-        let mut a = runs([1.0; 5], [0, 1, 2, 3, 4]);
-        a[3][0].record.engine_version = Some("2".to_owned());
-        let error = as_one(&a).unwrap_err();
-        assert!(error.contains("the engine versions differ"), "{error}");
     }
 
     #[test]

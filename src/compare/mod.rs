@@ -2,6 +2,7 @@
 
 mod lines;
 mod obstacle;
+mod runs;
 
 use std::fmt;
 
@@ -9,10 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, Interval};
 
-pub use lines::{
-    Line, Metric, Subject, Terms, Values, as_one, compare_by_case, compare_by_engine, took_turns,
-};
+pub use lines::{Line, Metric, Subject, Terms, Values, compare_by_case, compare_by_engine};
 pub use obstacle::{Condition, obstacle};
+pub use runs::{as_one, took_turns};
 
 /// How the two sets of trials were run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

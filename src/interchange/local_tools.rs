@@ -96,9 +96,7 @@ pub fn llama_benchy(documents: &[(usize, &Value)], name: &str) -> anyhow::Result
             let mut trials = Vec::new();
             put(&mut trials, Metric::TtftNs, &run, "e2e_ttft", 1e6)?;
             put(&mut trials, Metric::DecodeTokS, &run, "tg_req_throughput", 1.0)?;
-            if users > 1 {
-                put(&mut trials, Metric::SystemTokS, &run, "tg_throughput", 1.0)?;
-            }
+            put(&mut trials, Metric::SystemTokS, &run, "tg_throughput", 1.0)?;
             all.push(Found {
                 record,
                 model: model.to_owned(),
