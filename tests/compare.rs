@@ -214,7 +214,7 @@ fn results_as_they_were_measured_are_verified() {
     let results = place.results();
     let output = bench(&place, &["verify", results.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
-    assert!(stdout(&output).contains("37 figures of 1 rows"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("37 figures of 1 row "), "{}", stdout(&output));
 }
 
 #[test]

@@ -26,12 +26,13 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             writeln!(out, "{problem}")?;
         }
         let shown = folder.display();
-        let (rows, figures) = (grouped(verified.rows as u64), grouped(verified.figures as u64));
+        let rows = match verified.rows {
+            1 => "1 row".to_owned(),
+            n => format!("{} rows", grouped(n as u64)),
+        };
+        let figures = grouped(verified.figures as u64);
         match verified.problems.len() {
-            0 => writeln!(
-                out,
-                "{shown}: {figures} figures of {rows} rows are what the samples give"
-            )?,
+            0 => writeln!(out, "{shown}: {figures} figures of {rows} are what the samples give")?,
             1 => writeln!(out, "{shown}: 1 problem")?,
             n => writeln!(out, "{shown}: {n} problems")?,
         }
