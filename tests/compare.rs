@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use bench::record::{Folder, Record, SUMS, Trial, read_records, write_sums};
 use bench::run::summary;
 use bench::runner::protocol::Sample;
+use bench::scenario::Load;
 use common::{Place, stderr, stdout};
 
 /// A folder with results of the mock engine at known speeds.
@@ -48,7 +49,7 @@ fn stretched(place: &Place, name: &str, factor: f64) -> PathBuf {
             let own: Vec<_> =
                 trials.iter().filter(|t| t.case_id == record.case_id).cloned().collect();
             let bytes = record.bytes_per_token;
-            summary::fill(&mut record, &own, bytes);
+            summary::fill(&mut record, &own, Load::Batch(1), bytes);
             record
         })
         .collect();
@@ -214,7 +215,7 @@ fn results_as_they_were_measured_are_verified() {
     let results = place.results();
     let output = bench(&place, &["verify", results.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
-    assert!(stdout(&output).contains("37 figures of 1 row "), "{}", stdout(&output));
+    assert!(stdout(&output).contains("45 figures of 1 row "), "{}", stdout(&output));
 }
 
 #[test]

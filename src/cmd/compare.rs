@@ -13,13 +13,14 @@ use crate::compare::{
     compare_by_engine, took_turns,
 };
 use crate::interchange;
-use crate::record::{Folder, Record, Trial};
+use crate::record::{Folder, Record};
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
 use crate::run::summary::trial_values;
 use crate::runner::protocol::Sample;
 use crate::units::{self, Nanos, significant};
+use crate::verify::{load_of, shown};
 
 use super::run::Format;
 
@@ -212,14 +213,19 @@ pub(super) fn subjects(path: &Path, run: usize) -> anyhow::Result<Vec<Subject>> 
             }
         }
     } else {
-        for trial in folder.read_trials::<Sample>()? {
-            let Trial { case_id, trial: number, .. } = &trial;
-            for v in trial_values(std::slice::from_ref(&trial)) {
-                put(case_id, Metric::TtftNs, *number, v.ttft_ns);
-                put(case_id, Metric::PrefillTokS, *number, v.prefill_tok_s);
-                put(case_id, Metric::DecodeTokS, *number, v.decode_tok_s);
-                put(case_id, Metric::SystemTokS, *number, v.system_tok_s);
-                put(case_id, Metric::E2eNs, *number, v.e2e_ns);
+        let trials = folder.read_trials::<Sample>()?;
+        for record in folder.records() {
+            let own: Vec<_> =
+                trials.iter().filter(|t| t.case_id == record.case_id).cloned().collect();
+            for trial in shown(record, &own) {
+                for v in trial_values(std::slice::from_ref(&trial), load_of(record)) {
+                    let (case_id, number) = (&record.case_id, trial.trial);
+                    put(case_id, Metric::TtftNs, number, v.ttft_ns);
+                    put(case_id, Metric::PrefillTokS, number, v.prefill_tok_s);
+                    put(case_id, Metric::DecodeTokS, number, v.decode_tok_s);
+                    put(case_id, Metric::SystemTokS, number, v.system_tok_s);
+                    put(case_id, Metric::E2eNs, number, v.e2e_ns);
+                }
             }
         }
     }
@@ -329,15 +335,22 @@ fn heading(line: &Line) -> (String, String) {
 }
 
 fn work(line: &Line) -> String {
+    let number = line.load.get(1..).unwrap_or_default();
+    let batch = line.load.strip_prefix('b').and_then(|n| n.parse().ok());
     let record = Record {
         prompt_tokens: line.prompt_tokens,
         new_tokens: line.new_tokens,
         depth: line.depth,
-        batch: line.batch,
-        concurrency: line.concurrency,
+        batch: batch.unwrap_or(1),
         ..Record::default()
     };
-    crate::report::results::work(&record)
+    let work = crate::report::results::work(&record);
+    match line.load.as_str() {
+        _ if batch.is_some() => work,
+        load if load.starts_with('c') => format!("{work} {number} users"),
+        load if load.starts_with('r') => format!("{work} {number}/s"),
+        load => format!("{work} {load}"),
+    }
 }
 
 fn row(line: &Line) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::obstacle::load;
 use super::{Better, Comparison, Condition, Pairing, Verdict, compare, join, obstacle, pairs};
 use crate::record::{Outcome, Record};
 use crate::stats::{MIN_TRIALS, Summary};
@@ -135,8 +136,7 @@ pub struct Line {
     pub prompt_tokens: u32,
     pub new_tokens: u32,
     pub depth: u32,
-    pub batch: u32,
-    pub concurrency: Option<u32>,
+    pub load: String,
     pub baseline_case_id: Option<String>,
     pub baseline_engine: Option<String>,
     pub baseline_version: Option<String>,
@@ -217,13 +217,13 @@ pub fn compare_by_engine(subjects: &[Subject], baseline: Option<&str>, terms: &T
 
 /// What was to be done, whichever engine did it.
 fn work(record: &Record) -> Vec<String> {
-    let numbers = [record.prompt_tokens, record.new_tokens, record.depth, record.batch];
+    let numbers = [record.prompt_tokens, record.new_tokens, record.depth];
     let words = [&record.host, &record.model, &record.quant, &record.weights];
     words
         .into_iter()
         .cloned()
         .chain(numbers.map(|n| n.to_string()))
-        .chain(record.concurrency.map(|n| n.to_string()))
+        .chain([load(record), record.workload.clone().unwrap_or_default()])
         .collect()
 }
 
@@ -326,7 +326,7 @@ fn interleaved(a: &Subject, b: &Subject) -> bool {
 fn usual(a: &Record, b: &Record) -> Vec<Metric> {
     let both = |metric: Metric| metric.median(a).is_some() && metric.median(b).is_some();
     let prompt = if both(Metric::PrefillTokS) { Metric::PrefillTokS } else { Metric::TtftNs };
-    let several = a.batch > 1 || a.concurrency.is_some();
+    let several = a.batch > 1 || a.is_loaded();
     let generation = if several { Metric::SystemTokS } else { Metric::DecodeTokS };
     let wanted = [prompt, generation];
     // What neither has, such as the decode speed of a single new token, is no line.
@@ -347,14 +347,13 @@ fn empty(baseline: Option<&Subject>, candidate: Option<&Subject>) -> Line {
     let either = a.or(b).cloned().unwrap_or_default();
     let marks = |r: &Record| Some(r.marks.clone()).filter(|marks| !marks.is_empty());
     Line {
+        load: load(&either),
         model: either.model,
         quant: either.quant,
         weights: either.weights,
         prompt_tokens: either.prompt_tokens,
         new_tokens: either.new_tokens,
         depth: either.depth,
-        batch: either.batch,
-        concurrency: either.concurrency,
         baseline_case_id: a.map(|r| r.case_id.clone()),
         baseline_engine: a.map(|r| r.engine.clone()),
         baseline_version: a.and_then(|r| r.engine_version.clone()),

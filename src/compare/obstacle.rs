@@ -22,6 +22,12 @@ pub enum Condition {
 /// Settings that change the work or its means on every engine; the others are an engine's own.
 const SHARED_SETTINGS: [&str; 2] = ["kv_type", "threads"];
 
+/// How the requests came, in the words of the column `load`, which rows of an earlier version lack.
+pub fn load(record: &Record) -> String {
+    let users = record.concurrency.map(|users| format!("c{users}"));
+    record.load.clone().or(users).unwrap_or_else(|| format!("b{}", record.batch))
+}
+
 /// The first reason why the two may not be compared; conditions in `tested` may differ.
 pub fn obstacle(baseline: &Record, candidate: &Record, tested: &[Condition]) -> Option<String> {
     without_figures(baseline, candidate)
@@ -46,8 +52,8 @@ fn other_work(a: &Record, b: &Record) -> Option<String> {
             ("prompt lengths", r.prompt_tokens.to_string()),
             ("numbers of new tokens", r.new_tokens.to_string()),
             ("depths", r.depth.to_string()),
-            ("batches", r.batch.to_string()),
-            ("numbers of users", r.concurrency.map_or_else(String::new, |n| n.to_string())),
+            ("loads", load(r)),
+            ("workloads", r.workload.clone().unwrap_or_default()),
         ]
     };
     for ((what, a), (_, b)) in asked(a).into_iter().zip(asked(b)) {
@@ -150,8 +156,8 @@ mod tests {
             (|r| r.token_hash = Some("bb".to_owned()), None, "the token ids differ: 'aa', 'bb'"),
             (|r| r.prompt_tokens = 9, None, "the prompt lengths differ: '0', '9'"),
             (|r| r.quant = "Q8_0".to_owned(), None, "the quantisations differ: none, 'Q8_0'"),
-            (|r| r.batch = 2, None, "the batches differ"),
-            (|r| r.concurrency = Some(2), None, "the numbers of users differ: none, '2'"),
+            (|r| r.batch = 2, None, "the loads differ: 'b0', 'b2'"),
+            (|r| r.concurrency = Some(2), None, "the loads differ: 'b0', 'c2'"),
             (|r| r.outcome = Outcome::OutOfMemory, None, "candidate: out-of-memory"),
             (|r| r.engine = "candle".to_owned(), Some(Condition::Engine), "the engines differ"),
             (

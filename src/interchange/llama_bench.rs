@@ -303,7 +303,7 @@ pub fn write(
             leave("it has no figures");
             continue;
         }
-        if record.batch > 1 || record.concurrency.is_some_and(|users| users > 1) {
+        if record.batch > 1 || (record.is_loaded() && record.concurrency != Some(1)) {
             leave("llama-bench knows a single stream only");
             continue;
         }

@@ -62,7 +62,7 @@ pub fn guidellm(documents: &[(usize, &Value)], name: &str) -> anyhow::Result<Vec
             let concurrency = if kind == Some("synchronous") { Some(1) } else { streams };
             let settings = match (concurrency, rate, kind) {
                 (Some(_), _, _) | (None, None, None) => String::new(),
-                (None, Some(rate), kind) => format!("load={} rate={rate}", kind.unwrap_or("rate")),
+                (None, Some(_), kind) => format!("arrivals={}", kind.unwrap_or("rate")),
                 (None, None, Some(kind)) => format!("load={kind}"),
             };
             let middle = |metric: &str| -> anyhow::Result<Option<f64>> {
@@ -89,6 +89,7 @@ pub fn guidellm(documents: &[(usize, &Value)], name: &str) -> anyhow::Result<Vec
                 new_tokens: size("output_token_count")?,
                 batch: 1,
                 concurrency,
+                rate_per_s: rate.filter(|_| concurrency.is_none()),
                 settings,
                 ttft_ns_median: ms(middle("time_to_first_token_ms")?),
                 ttft_ns_p95: ms(tail("time_to_first_token_ms", 95.0)?),
@@ -173,7 +174,7 @@ pub fn aiperf(documents: &[(usize, &Value)], name: &str) -> anyhow::Result<Vec<F
             new_tokens: size("output_sequence_length")?.unwrap_or(0),
             batch: 1,
             concurrency: concurrency.filter(|_| rate.is_none()),
-            settings: rate.map_or_else(String::new, |rate| format!("load=rate rate={rate}")),
+            rate_per_s: rate,
             ttft_ns_median: time("time_to_first_token", "p50")?,
             ttft_ns_p95: tail("time_to_first_token", 95.0)?,
             ttft_ns_p99: tail("time_to_first_token", 99.0)?,
@@ -234,9 +235,8 @@ pub fn vllm(documents: &[(usize, &Value)], name: &str) -> anyhow::Result<Vec<Fou
         };
         let concurrency = root.tokens("max_concurrency")?;
         let settings = match (rate, concurrency) {
-            (Some(rate), Some(users)) => format!("load=rate max_concurrency={users} rate={rate}"),
-            (Some(rate), None) => format!("load=rate rate={rate}"),
-            (None, Some(_)) => String::new(),
+            (Some(_), Some(users)) => format!("max_concurrency={users}"),
+            (Some(_), None) | (None, Some(_)) => String::new(),
             (None, None) => "load=all-at-once".to_owned(),
         };
         let record = Record {
@@ -245,6 +245,7 @@ pub fn vllm(documents: &[(usize, &Value)], name: &str) -> anyhow::Result<Vec<Fou
             new_tokens: each(output),
             batch: 1,
             concurrency: concurrency.filter(|_| rate.is_none()),
+            rate_per_s: rate,
             settings,
             ttft_ns_median: first(ms("median_ttft_ms")?),
             ttft_ns_p95: first(borne(ms("p95_ttft_ms")?, 95.0, Some(completed))),

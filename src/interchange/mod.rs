@@ -309,6 +309,11 @@ fn finish(
     absent.push(("memory, energy, probe, token_hash", "the file does not say".to_owned()));
     let absent: Vec<_> = absent.iter().map(|(k, v)| format!("{k}: {v}")).collect();
     record.absent = Some(absent.join("; "));
+    record.load = Some(match (record.concurrency, record.rate_per_s) {
+        (Some(users), _) => format!("c{users}"),
+        (None, Some(rate)) => format!("r{rate}"),
+        (None, None) => format!("b{}", record.batch),
+    });
     record.case_id = case_id(&record, tool);
     let numbered = (0..).zip(trials);
     let trials = numbered
@@ -325,10 +330,7 @@ fn finish(
 /// A name for the work: the same test has it again after the engine was built anew.
 fn case_id(record: &Record, tool: Tool) -> String {
     let Record { model, quant, engine, prompt_tokens, new_tokens, depth, batch, .. } = record;
-    let load = match record.concurrency {
-        Some(users) => format!("c{users}"),
-        None => format!("b{batch}"),
-    };
+    let load = record.load.clone().unwrap_or_else(|| format!("b{batch}"));
     let slug =
         format!("{tool}-{model}-{quant}-{engine}-p{prompt_tokens}-n{new_tokens}-d{depth}-{load}");
     let mut hash = Sha256::new();

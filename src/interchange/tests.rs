@@ -102,7 +102,8 @@ fn guidellm_gives_a_row_for_each_level_of_load() {
     assert_eq!(users.itl_ns_p50, None, "a mean of each request is no gap");
     assert!(users.absent.as_ref().unwrap().contains("2 of 122 failed"));
     assert_eq!((users.engine.as_str(), users.quant.as_str()), ("unknown", "unknown"));
-    assert_eq!((rate.concurrency, rate.settings.as_str()), (None, "load=poisson rate=2.5"));
+    assert_eq!((rate.concurrency, rate.rate_per_s), (None, Some(2.5)));
+    assert_eq!((rate.load.as_deref(), rate.settings.as_str()), (Some("r2.5"), "arrivals=poisson"));
     assert_eq!(rate.ttft_ns_p99, None, "50 requests bear no 99th percentile");
     assert!(rate.ttft_ns_p95.is_some());
 }
@@ -135,7 +136,7 @@ fn vllm_s_client_of_chats_gives_no_time_to_first_token() {
     near(completions.itl_ns_p99, 2e7);
     near(completions.system_tok_s_median, 320.0);
     assert_eq!((chat.ttft_ns_median, chat.decode_tok_s_median), (None, None));
-    assert_eq!(chat.settings, "load=rate rate=3");
+    assert_eq!((chat.rate_per_s, chat.concurrency), (Some(3.0), None));
     let absent = chat.absent.as_ref().unwrap();
     assert!(absent.contains("'openai-chat'") && absent.contains("5 of 105 failed"), "{absent}");
 }
