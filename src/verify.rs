@@ -152,7 +152,7 @@ pub fn verify(folder: &Path, known: &Known) -> anyhow::Result<Verified> {
         }
     };
     let checked = if folder.join(VALUES).is_file() {
-        values(folder, &path, &rows, &mut verified)
+        values(folder, &path, &rows.rows, &mut verified)
     } else {
         samples(folder, &path, &rows, known, &mut verified)
     };

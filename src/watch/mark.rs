@@ -48,7 +48,7 @@ pub enum Mark {
 
 impl Mark {
     /// All marks.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ClockThrottled,
         Self::ThermalThrottled,
         Self::PowerLimited,
