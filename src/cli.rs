@@ -46,4 +46,16 @@ pub enum Command {
     MockServer(cmd::mock_server::MockServerArgs),
     /// List, make, download and remove model files.
     Model(cmd::model::ModelArgs),
+    /// Say whether two sets of results, or two engines in one, differ.
+    Compare(cmd::compare::CompareArgs),
+    /// Recompute every figure of results from their samples.
+    Verify(cmd::verify::VerifyArgs),
+    /// Take over the results of another benchmark.
+    Import(cmd::import::ImportArgs),
+    /// Write results as llama-bench JSON or as an SQLite file.
+    Export(cmd::export::ExportArgs),
+    /// Print the completions of a shell.
+    Completions(cmd::completions::CompletionsArgs),
+    /// Write the manual pages.
+    Man(cmd::man::ManArgs),
 }

@@ -15,6 +15,7 @@ pub mod compare;
 pub mod cost;
 pub mod fit;
 pub mod host;
+pub mod interchange;
 pub mod metrics;
 pub mod mock_server;
 pub mod model;
@@ -25,6 +26,7 @@ pub mod runner;
 pub mod scenario;
 pub mod stats;
 pub mod units;
+pub mod verify;
 pub mod watch;
 pub mod workload;
 
@@ -57,7 +59,22 @@ mod tests {
                 "scenario", "stats", "watch", "workload",
             ],
         ),
+        ("interchange", &["catalog", "compare", "model", "record", "stats", "watch"]),
         ("report", &["capacity", "compare", "cost", "fit", "record", "stats"]),
+        (
+            "verify",
+            &[
+                "compare",
+                "host",
+                "interchange",
+                "record",
+                "run",
+                "runner",
+                "scenario",
+                "stats",
+                "watch",
+            ],
+        ),
         ("mock_server", &["runner"]),
         ("cli", &["cmd"]),
         ("cmd", &["*"]),

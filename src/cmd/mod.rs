@@ -1,16 +1,22 @@
 //! One file for each subcommand.
 
 pub mod calibrate;
+pub mod compare;
+pub mod completions;
 pub mod cost;
 pub mod devices;
 pub mod doctor;
 pub mod dry_run;
+pub mod export;
 pub mod fit;
 pub mod here;
 pub mod host;
+pub mod import;
+pub mod man;
 pub mod mock_server;
 pub mod model;
 pub mod models;
+mod own;
 pub mod own_results;
 pub mod prices;
 pub mod recommend;
@@ -18,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod selfcheck;
 pub mod setup;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -48,6 +55,12 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Selfcheck(args) => selfcheck::run(args),
         Command::MockServer(args) => mock_server::run(args),
         Command::Model(args) => model::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }
 

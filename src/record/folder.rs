@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Record, read_records, to_csv};
+use super::{Record, read_records, to_csv, write_sums};
 
 /// One line of `samples.jsonl`: the raw arrivals of one trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,29 +47,17 @@ impl Folder {
     /// Makes a new folder with the scenario's text and the machine's description; where `name`
     /// exists already, a number is added to it.
     pub fn create(root: &Path, name: &str, scenario: &str, host: &str) -> anyhow::Result<Self> {
-        fs::create_dir_all(root).with_context(|| format!("cannot make '{}'", root.display()))?;
-        // Filled under another name: who sees the folder sees all its files. And a folder that
-        // cannot be written shows before the first trial.
-        let draft = tempfile::Builder::new()
-            .prefix(".bench-")
-            .tempdir_in(root)
-            .with_context(|| format!("cannot write in '{}'", root.display()))?;
-        let mut folder = Self { path: draft.path().to_owned(), records: Vec::new() };
-        write_whole(&folder.path.join("scenario.toml"), scenario.as_bytes())?;
-        write_whole(&folder.path.join("host.toml"), host.as_bytes())?;
-        write_whole(&folder.samples_path(), b"")?;
-        folder.write_records()?;
-        make_shared(draft.path())?;
-        for number in 1..1000 {
-            let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
-            let path = root.join(name);
-            if !path.exists() && fs::rename(draft.path(), &path).is_ok() {
-                let _ = draft.keep();
-                folder.path = path;
-                return Ok(folder);
-            }
-        }
-        bail!("'{}' has a thousand folders named '{name}'; remove some", root.display())
+        let path = create_folder(
+            root,
+            name,
+            &[
+                ("scenario.toml", scenario.as_bytes()),
+                ("host.toml", host.as_bytes()),
+                ("samples.jsonl", b""),
+                ("records.csv", &to_csv(&[])?),
+            ],
+        )?;
+        Ok(Self { path, records: Vec::new() })
     }
 
     /// Opens a folder that an earlier run left, to go on in it.
@@ -121,7 +109,8 @@ impl Folder {
         }
         write_whole(&path, &text)?;
         self.records.extend(records);
-        self.write_records()
+        self.write_records()?;
+        write_sums(&self.path)
     }
 
     fn write_records(&self) -> anyhow::Result<()> {
@@ -146,6 +135,32 @@ impl Folder {
             })
             .collect()
     }
+}
+
+/// Makes a new folder of these files and their checksums; where `name` exists already, a number is
+/// added to it.
+pub fn create_folder(root: &Path, name: &str, files: &[(&str, &[u8])]) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(root).with_context(|| format!("cannot make '{}'", root.display()))?;
+    // Filled under another name: who sees the folder sees all its files. And a folder that cannot be
+    // written shows before the first trial.
+    let draft = tempfile::Builder::new()
+        .prefix(".bench-")
+        .tempdir_in(root)
+        .with_context(|| format!("cannot write in '{}'", root.display()))?;
+    for (file, text) in files {
+        write_whole(&draft.path().join(file), text)?;
+    }
+    write_sums(draft.path())?;
+    make_shared(draft.path())?;
+    for number in 1..1000 {
+        let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+        let path = root.join(name);
+        if !path.exists() && fs::rename(draft.path(), &path).is_ok() {
+            let _ = draft.keep();
+            return Ok(path);
+        }
+    }
+    bail!("'{}' has a thousand folders named '{name}'; remove some", root.display())
 }
 
 fn case_of(line: &str) -> Option<String> {

@@ -1,6 +1,7 @@
 //! One row of results, and the folder of files it is kept in.
 
 mod folder;
+mod sums;
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +9,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-pub use folder::{Folder, Trial, write_whole};
+pub use folder::{Folder, Trial, create_folder, write_whole};
+pub use sums::{SUMS, changed_files, write_sums};
 
 /// How a case ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,8 @@ pub struct Record {
     pub backend: Option<String>,
     pub effective_settings: Option<String>,
     pub bench_version: String,
+    pub source: Option<String>,
+    pub source_notes: Option<String>,
     pub host: String,
     pub started: String,
     pub model_bytes: Option<u64>,

@@ -113,7 +113,7 @@ fn row(record: &Record) -> Vec<String> {
 }
 
 /// Prompt + new tokens, the depth, and how many sequences: `512+64 @4096 ×8`.
-fn work(record: &Record) -> String {
+pub fn work(record: &Record) -> String {
     let mut work = format!("{}+{}", record.prompt_tokens, record.new_tokens);
     if record.depth > 0 {
         work.push_str(&format!(" @{}", record.depth));
@@ -148,6 +148,15 @@ fn legend(records: &[Record]) -> Section {
             "* marked: {} (results/README.md says what each means)",
             marks.join(", ")
         ));
+    }
+    let mut sources: Vec<_> = records
+        .iter()
+        .filter_map(|r| Some((r.source.as_deref()?, r.source_notes.as_deref().unwrap_or_default())))
+        .collect();
+    sources.sort_unstable();
+    sources.dedup();
+    for (source, differences) in sources {
+        notes.push(format!("foreign: taken over from {source}. {differences}").trim().to_owned());
     }
     let bad = records.iter().filter(|r| r.outcome != Outcome::Measured).count();
     if bad > 0 {

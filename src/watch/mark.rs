@@ -40,11 +40,15 @@ pub enum Mark {
     FailedRequests,
     /// A time limit ended a trial.
     TimedOut,
+    /// Another benchmark measured it, by its own definitions.
+    Foreign,
+    /// The figures are means, as the source states no median.
+    MeanNotMedian,
 }
 
 impl Mark {
     /// All marks.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ClockThrottled,
         Self::ThermalThrottled,
         Self::PowerLimited,
@@ -60,6 +64,8 @@ impl Mark {
         Self::InProcess,
         Self::FailedRequests,
         Self::TimedOut,
+        Self::Foreign,
+        Self::MeanNotMedian,
     ];
 
     /// Its spelling.
@@ -80,6 +86,8 @@ impl Mark {
             Self::InProcess => "in-process",
             Self::FailedRequests => "failed-requests",
             Self::TimedOut => "timed-out",
+            Self::Foreign => "foreign",
+            Self::MeanNotMedian => "mean-not-median",
         }
     }
 
@@ -103,6 +111,8 @@ impl Mark {
             }
             Self::FailedRequests => "some requests failed; the figures are of the others",
             Self::TimedOut => "a time limit ended a trial",
+            Self::Foreign => "another benchmark measured it, by its own definitions",
+            Self::MeanNotMedian => "the figures are means, as the source states no median",
         }
     }
 }

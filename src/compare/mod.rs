@@ -1,10 +1,18 @@
 //! Two sets of trials of one case → their ratio, its interval, and a verdict.
 
+mod lines;
+mod obstacle;
+mod runs;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, Interval};
+
+pub use lines::{Line, Metric, Subject, Terms, Values, compare_by_case, compare_by_engine};
+pub use obstacle::{Condition, obstacle};
+pub use runs::{as_one, took_turns};
 
 /// How the two sets of trials were run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +46,8 @@ pub enum Verdict {
     NoDifferenceSeen,
     /// Too few usable trials to tell.
     TooFewTrials,
+    /// The two did not do the same work under the same conditions, or one has no figures.
+    NotComparable,
 }
 
 impl fmt::Display for Verdict {
@@ -47,6 +57,7 @@ impl fmt::Display for Verdict {
             Self::Slower => "slower",
             Self::NoDifferenceSeen => "no difference seen",
             Self::TooFewTrials => "too few trials",
+            Self::NotComparable => "not comparable",
         })
     }
 }
@@ -100,6 +111,13 @@ pub fn compare(
         baseline_trials: baseline.len(),
         candidate_trials: candidate.len(),
     }
+}
+
+/// The values of the trials that both have, in their order: a trial that one of them lost leaves the
+/// other's without a partner.
+pub fn pairs(baseline: &[(u32, f64)], candidate: &[(u32, f64)]) -> (Vec<f64>, Vec<f64>) {
+    let partner = |trial: u32| candidate.iter().find(|(number, _)| *number == trial);
+    baseline.iter().filter_map(|(trial, value)| Some((*value, partner(*trial)?.1))).unzip()
 }
 
 /// Items of two lists that share a key, in the baseline's order, and the keys that only one has.
@@ -298,6 +316,13 @@ mod tests {
         let few = compare(&[1.0, 1.0, 1.0], &[2.0, 2.0, 2.0], Pairing::Apart, Better::Higher);
         assert_eq!((few.ratio, few.interval), (Some(2.0), None));
         assert_eq!(few.verdict, Verdict::TooFewTrials);
+    }
+
+    #[test]
+    fn trials_are_paired_by_their_numbers() {
+        let baseline = [(1, 10.0), (2, 20.0), (4, 40.0)];
+        let candidate = [(2, 21.0), (3, 31.0), (4, 41.0)];
+        assert_eq!(pairs(&baseline, &candidate), (vec![20.0, 40.0], vec![21.0, 41.0]));
     }
 
     #[test]
