@@ -174,7 +174,7 @@ fn is_wanted(answer: &Answer, args: &FitArgs) -> bool {
 }
 
 /// `8k` is 8,192 tokens.
-fn tokens(text: &str) -> anyhow::Result<Tokens> {
+pub fn tokens(text: &str) -> anyhow::Result<Tokens> {
     let lower = text.trim().to_lowercase();
     let (digits, unit) = match lower.strip_suffix('k') {
         Some(digits) => (digits, 1024),

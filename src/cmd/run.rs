@@ -159,7 +159,7 @@ fn gpu_memory(host: &Host) -> Bytes {
     Bytes(host.gpus.iter().filter_map(|g| g.memory).map(|b| b.0).sum())
 }
 
-fn found(host: &Host) -> FoundHost {
+pub(super) fn found(host: &Host) -> FoundHost {
     FoundHost {
         cpu: host.cpu.model.clone(),
         cores: host.cpu.logical_cores,

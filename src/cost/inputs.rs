@@ -156,6 +156,8 @@ inputs! {
     output_tok_s: TokensPerSecond, "tok/s", "0.001" to "1e7";
     /// Time of one device for a million uncached prompt tokens; 0 where output_tok_s includes it
     prompt_s_per_mtok: Decimal, "s/Mtok", "0" to "1e9";
+    /// Time that devices compute relative to full batches: a request alone takes longer than its share
+    busy_factor: Decimal, "times", "1" to "1000";
     /// Power of the whole machine while it computes, for each device
     active_watts: Watts, "W", "0" to "1e5";
     /// Power of the whole machine while it waits, for each device
@@ -266,6 +268,7 @@ impl Inputs {
             resale_share: zero,
             output_tok_s: TokensPerSecond(1.0),
             prompt_s_per_mtok: zero,
+            busy_factor: one,
             active_watts: Watts(0.0),
             idle_watts: Watts(0.0),
             powered_hours_per_day: Decimal::from(24),

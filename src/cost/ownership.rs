@@ -167,7 +167,8 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
         }
         year.months = (months - 12 * index as u32).min(12);
         year.tokens = requests * (x.prompt_tokens + x.new_tokens);
-        year.busy_hours = requests * seconds / N::whole(3600);
+        let busy = requests * seconds / N::whole(3600) * x.busy_factor;
+        year.busy_hours = if busy < powered_hours { busy } else { powered_hours };
         let watt_hours =
             year.busy_hours * (x.active_watts - x.idle_watts) + powered_hours * x.idle_watts;
         year.kwh = watt_hours * x.pue / N::whole(1000);

@@ -1,8 +1,19 @@
 //! `bench cost`: what owning a machine costs for a workload, and when it pays back.
 
+mod alternatives;
 mod answer;
-mod question;
+mod charts;
+mod claims;
+mod context;
+mod demand;
+mod flags;
+mod machine;
+mod measured;
+mod predicted;
 mod ranking;
+mod rows;
+mod settle;
+mod speed;
 mod split;
 
 use std::fs;
@@ -51,9 +62,31 @@ struct QuestionArgs {
     /// The workload: chat-team, coding-agents, document-batch or always-on-agent.
     #[arg(long, value_name = "NAME")]
     workload: Option<String>,
-    /// Take only results of this model.
-    #[arg(long, value_name = "MODEL")]
+    /// The model that the machine serves; without results its speed is predicted (`bench models`).
+    #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
+    /// Its quantisation; otherwise the scenario's, or Q4_K_M.
+    #[arg(long, short, value_name = "QUANT")]
+    quant: Option<String>,
+    /// Tokens that a long request needs room for, as 16k; otherwise from the workload's lengths.
+    #[arg(long, short, value_name = "TOKENS")]
+    context: Option<String>,
+    /// Requests at once that each machine must have room for; otherwise as many of the workload's
+    /// users as fit and are served in time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    users: Option<u32>,
+    /// The longest time to the first token, in ms; otherwise the scenario's [slo].
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    ttft_ms: Option<f64>,
+    /// The longest time for each further token, in ms; otherwise the scenario's [slo].
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    tpot_ms: Option<f64>,
+    /// The engine whose speed is predicted: llama.cpp, ollama or mlx.
+    #[arg(long, value_name = "ENGINE", default_value = "llama.cpp")]
+    engine: String,
+    /// Your own devices and prices, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
     /// API models to compare with, as `openai/gpt-4o` (`bench prices`); also the same open model on
     /// a hosted endpoint.
     #[arg(long, value_name = "PROVIDER/MODEL", value_delimiter = ',')]
@@ -104,14 +137,15 @@ struct QuestionArgs {
 struct DecideArgs {
     #[command(flatten)]
     question: QuestionArgs,
-    /// The device: its price and power come from the catalogue (`bench devices`).
-    #[arg(long, value_name = "DEVICE")]
+    /// The machine, as `rtx-5090` or `2x rtx-5090`: its price and power come from the catalogue
+    /// (`bench devices`); otherwise the scenario's.
+    #[arg(long, short, value_name = "MACHINE")]
     device: Option<String>,
-    /// Generated tokens a second of one device for this workload at its SLO, all streams together;
-    /// otherwise from the scenario's results.
+    /// Generated tokens a second of one machine for this workload at its SLO, all requests together;
+    /// otherwise measured (the scenario's newest results), or else predicted (`bench fit`).
     #[arg(long, value_name = "TOK/S")]
     tok_s: Option<f64>,
-    /// Prompt tokens a second of one device; without it --tok-s includes the time for prompts.
+    /// Prompt tokens a second of one machine; without it --tok-s includes the time for prompts.
     #[arg(long, value_name = "TOK/S", requires = "tok_s")]
     prompt_tok_s: Option<f64>,
     #[command(flatten)]
@@ -129,45 +163,45 @@ pub fn run(args: &CostArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         Some(CostCommand::Compare(args)) => ranking::run(args)?,
         Some(CostCommand::Inputs) => {
-            super::prices::render(Format::Table, &answer::inputs())?;
+            super::prices::render(Format::Table, &claims::inputs())?;
         }
         Some(CostCommand::Claims { on, format }) => {
-            answer::claims(on.unwrap_or_else(|| jiff::Zoned::now().date()), *format)?;
+            claims::print(on.unwrap_or_else(|| jiff::Zoned::now().date()), *format)?;
         }
         None => decide(&args.decide)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn milliseconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ms) if (0.001..=1e9).contains(&ms) => Ok(ms),
+        _ => Err("write milliseconds from 0.001 to 1000000000".to_owned()),
+    }
+}
+
 fn decide(args: &DecideArgs) -> anyhow::Result<()> {
-    let context = question::Context::of(&args.question)?;
-    let mut assumptions = context.common(&args.question)?;
-    let device = args.device.as_deref();
-    if let Some(device) = device {
-        question::device(&mut assumptions, device, context.today)?;
-    }
-    context.scenario_prices(&mut assumptions)?;
-    if let Some(tok_s) = args.tok_s {
-        question::stated_speed(&mut assumptions, tok_s, args.prompt_tok_s)?;
-    } else {
-        context.measured_speed(&mut assumptions, &args.question)?;
-    }
-    question::overrides(&mut assumptions, &args.question)?;
-    question::check_machine(&assumptions)?;
-    let alternatives = context.alternatives(&args.question, &assumptions)?;
-    let name = device
-        .map(ToOwned::to_owned)
+    let question = &args.question;
+    let context = context::Context::of(question)?;
+    let machine = context.machine(args.device.as_deref())?;
+    let name = machine
+        .as_ref()
+        .map(|machine| machine.name.clone())
         .or_else(|| context.scenario.as_ref().map(|s| s.name.clone()))
         .unwrap_or_else(|| "the machine".to_owned());
-    let answer = answer::Answer::work_out(
-        name,
-        &context,
-        &assumptions,
-        alternatives,
-        &args.question,
-        &args.split,
-    )?;
-    answer.print(args.question.format)?;
+    let stated = args.tok_s.map(|tok_s| (tok_s, args.prompt_tok_s));
+    let is_other = args.device.is_some();
+    let settled = settle::settle(&context, question, machine.as_ref(), is_other, stated)?;
+    let basis = match settled {
+        settle::Settled::Cannot(reason) => {
+            return rows::refuse(question.format, &name, &context.workload, &reason);
+        }
+        settle::Settled::Known(basis) => basis,
+    };
+    let alternatives = context.alternatives(question, &basis.assumptions)?;
+    let answer =
+        answer::Answer::work_out(name, &context, basis, alternatives, question, &args.split)?;
+    answer.print(question.format)?;
     if let Some(folder) = &args.charts {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;

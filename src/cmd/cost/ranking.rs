@@ -2,25 +2,29 @@
 
 use std::io::{self, Write};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use crate::cmd::run::Format;
-use crate::cost::{BreakEven, compare};
+use crate::cost::{Assumption, BreakEven, Input, compare};
+use crate::fit::machine::Machine;
 use crate::report::{Report, Section, Table};
 use crate::units::{ABSENT, UsdPerMtok, or_absent};
 
 use super::QuestionArgs;
-use super::question::{self, Context};
+use super::answer::{plain, too_many};
+use super::context::Context;
+use super::settle::{Foundation, Settled, settle};
 
 /// Flags of `bench cost compare`.
 #[derive(Debug, clap::Args)]
 pub struct CompareArgs {
     #[command(flatten)]
     question: QuestionArgs,
-    /// The devices with the generated tokens a second that one of each makes for this workload at
-    /// its SLO, as `rtx-5090=2400,dgx-spark-gb10=313`.
-    #[arg(long, value_name = "DEVICE=TOK/S", value_delimiter = ',', required = true)]
+    /// The machines, as `rtx-5090,2x rtx-5090,dgx-spark-gb10=313`: with the generated tokens a second
+    /// that one makes for this workload at its SLO, or else as predicted; `all` are those with a
+    /// price.
+    #[arg(long, short, value_name = "MACHINE[=TOK/S]", value_delimiter = ',', required = true)]
     devices: Vec<String>,
 }
 
@@ -33,18 +37,20 @@ struct Found {
     comparison: crate::cost::Comparison,
     against: Vec<(String, crate::cost::Comparison)>,
     price_source: String,
+    /// Generated tokens a second of one machine, and who says so.
+    speed: Assumption,
 }
 
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let context = Context::of(&args.question)?;
     let mut ranked = Vec::new();
-    for word in &args.devices {
-        let (device, speed) = word.split_once('=').unwrap_or((word, ""));
+    for word in words(&args.devices, &context) {
+        let (device, speed) = word.split_once('=').unwrap_or((&word, ""));
         // An unknown device is wrong input; one that we know too little about is a row.
-        crate::catalog::hardware::find(device, &[])?;
-        let found = work_out(&context, &args.question, device, speed);
+        let machine = Machine::parse(device, &context.own)?;
+        let found = work_out(&context, &args.question, &machine, speed);
         ranked.push(Ranked {
-            device: device.to_owned(),
+            device: machine.name,
             found: found.map_err(|error| format!("{error:#}")),
         });
     }
@@ -55,43 +61,52 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     print(args.question.format, &context, &ranked)
 }
 
+fn words(devices: &[String], context: &Context) -> Vec<String> {
+    if devices.iter().all(|word| word != "all") {
+        return devices.to_vec();
+    }
+    let all = context.own.iter().chain(crate::catalog::hardware::all());
+    let priced = all.filter(|d| d.list_price.is_some() || d.street_price.is_some());
+    priced.map(|device| device.id.clone()).collect()
+}
+
 fn work_out(
     context: &Context,
     args: &QuestionArgs,
-    device: &str,
+    machine: &Machine,
     speed: &str,
 ) -> anyhow::Result<Found> {
-    anyhow::ensure!(
-        !speed.is_empty(),
-        "its speed for this workload is not known: write {device}=TOK/S"
-    );
-    let tok_s: f64 = speed
-        .parse()
-        .ok()
-        .with_context(|| format!("'{speed}' is no speed: write {device}=TOK/S"))?;
-    let mut assumptions = context.common(args)?;
-    question::device(&mut assumptions, device, context.today)?;
-    question::stated_speed(&mut assumptions, tok_s, None)?;
-    question::overrides(&mut assumptions, args)?;
-    question::check_machine(&assumptions)?;
+    let device = &machine.name;
+    let stated = if speed.is_empty() {
+        None
+    } else {
+        let tok_s: f64 = speed
+            .parse()
+            .ok()
+            .with_context(|| format!("'{speed}' is no speed: write {device}=TOK/S"))?;
+        Some((tok_s, None))
+    };
+    let Foundation { assumptions, cannot, .. } =
+        match settle(context, args, Some(machine), true, stated)? {
+            Settled::Known(foundation) => foundation,
+            Settled::Cannot(reason) => bail!(reason),
+        };
     let inputs = assumptions.inputs();
     let comparison = compare(&inputs)?;
-    if let Some(most) = args.max_devices {
-        anyhow::ensure!(
-            comparison.devices <= most,
-            "cannot serve the workload: it needs {} devices at its peak, and {most} can be had",
-            comparison.devices
-        );
+    if let Some(reason) = cannot.or_else(|| too_many(&comparison, args.max_devices)) {
+        bail!(reason);
     }
     let mut against = Vec::new();
     for named in context.alternatives(args, &assumptions)? {
         against.push((named.name, compare(&named.alternative.of(inputs)?)?));
     }
-    let price = assumptions.get(crate::cost::Input::device_usd);
+    let price = assumptions.get(Input::device_usd);
+    let speed = assumptions.get(Input::output_tok_s).context("a machine without a speed")?.clone();
     Ok(Found {
         comparison,
         against,
         price_source: price.map_or(String::new(), |row| row.source.clone()),
+        speed,
     })
 }
 
@@ -110,6 +125,7 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
             let mut table = Table::new(&[
                 ">#",
                 "device",
+                ">tok/s",
                 ">needed",
                 ">purchase",
                 ">a month",
@@ -131,6 +147,7 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
                         table.rows.push(vec![
                             (place + 1).to_string(),
                             row.device.clone(),
+                            format!("{} {}", plain(found.speed.likely), found.speed.basis),
                             c.devices.to_string(),
                             c.purchase.to_string(),
                             c.owning.total().to_string(),
@@ -139,10 +156,13 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
                             name,
                             when,
                         ]);
-                        notes.push(format!("{}: {}", row.device, found.price_source));
+                        notes.push(format!(
+                            "{}: {}; {}",
+                            row.device, found.price_source, found.speed.source
+                        ));
                     }
                     Err(reason) => {
-                        let mut cells = vec![ABSENT.to_owned(); 9];
+                        let mut cells = vec![ABSENT.to_owned(); 10];
                         cells[1].clone_from(&row.device);
                         table.rows.push(cells);
                         notes.push(format!("{}: not ranked: {reason}", row.device));
@@ -158,6 +178,8 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
             out.write_record([
                 "rank",
                 "device",
+                "tok_s",
+                "tok_s_basis",
                 "devices",
                 "purchase_usd",
                 "owning_usd_per_month",
@@ -176,6 +198,8 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
                         vec![
                             (place + 1).to_string(),
                             row.device.clone(),
+                            found.speed.likely.to_string(),
+                            found.speed.basis.to_string(),
                             c.devices.to_string(),
                             c.purchase.0.to_string(),
                             c.owning.total().0.round_dp(6).to_string(),
@@ -187,9 +211,9 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
                         ]
                     }
                     Err(reason) => {
-                        let mut cells = vec![String::new(); 10];
+                        let mut cells = vec![String::new(); 12];
                         cells[1].clone_from(&row.device);
-                        cells[9].clone_from(reason);
+                        cells[11].clone_from(reason);
                         cells
                     }
                 };
@@ -204,7 +228,8 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
                 .map(|row| match &row.found {
                     Ok(found) => json!({
                         "device": row.device, "comparison": found.comparison,
-                        "price_source": found.price_source,
+                        "price_source": found.price_source, "tok_s": found.speed.likely,
+                        "tok_s_basis": found.speed.basis, "tok_s_source": found.speed.source,
                         "against": found.against.iter().map(|(name, c)| {
                             json!({"name": name, "comparison": c})
                         }).collect::<Vec<_>>(),
