@@ -1,5 +1,7 @@
 //! `bench cost` and `bench prices` as a person runs them.
 
+mod common;
+
 use std::fs;
 use std::process::Output;
 
@@ -135,7 +137,7 @@ fn devices_are_ranked_and_those_that_too_little_is_known_about_come_last() {
     let devices: Vec<&str> = out.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
     assert_eq!(devices[2..], ["rtx-3090-ti", "l4"], "{out}");
     assert!(out.contains("'device_usd'"), "{out}");
-    assert!(out.contains("its speed for this workload is not known"), "{out}");
+    assert!(out.contains("how fast is the machine?"), "{out}");
 }
 
 #[test]
@@ -249,4 +251,168 @@ fn the_report_of_claims_is_what_the_program_says() {
         out == kept,
         "make it again: bench cost claims --on 2026-11-21 > reports/claims-roi.md"
     );
+}
+
+/// A scenario with everything: what is measured, what is promised, what it is for, what it costs.
+const WHOLE: &str = r#"
+[trials]
+min = 5
+max = 5
+warm_up = 0
+
+[limits]
+case_seconds = 30
+trial_seconds = 10
+
+[[matrix]]
+models = ["qwen3-0.6b"]
+quants = ["Q8_0"]
+engines = ["mock"]
+weights = "m@decode_tps=400,prefill_tps=20000.gguf"
+points = [{ prompt_tokens = 200, new_tokens = 20 }]
+batch = [1, 4]
+
+[slo]
+ttft_ms = 1000
+tpot_ms = 100
+attainment = 0.9
+
+[workload]
+requests_per_day = 1000
+prompt_tokens = 400
+new_tokens = 40
+
+[prices]
+device_usd = 1000
+active_watts = 200
+idle_watts = 20
+tariff = "US"
+against = ["openai/gpt-4o"]
+"#;
+
+#[test]
+fn one_scenario_is_measured_and_then_priced_with_what_was_measured() {
+    let place = common::Place::with_scenario(WHOLE);
+    place.write_header("m@decode_tps=400,prefill_tps=20000.gguf");
+    let run = place.run(&[]);
+    assert!(run.status.success(), "{}", common::stderr(&run));
+    let priced = |args: &[&str]| {
+        let whole = [&["cost", "scenario.toml", "--draws=200"], args].concat();
+        let output = place.bench(&whole).env("HOME", place.path()).output().unwrap();
+        assert!(output.status.success(), "{}", common::stderr(&output));
+        common::stdout(&output)
+    };
+    let json: serde_json::Value = serde_json::from_str(&priced(&["--format=json"])).unwrap();
+    let input = |name: &str| {
+        let all = json["inputs"].as_array().unwrap();
+        all.iter().find(|row| row["input"] == name).unwrap().clone()
+    };
+    let number = |value: &serde_json::Value| -> f64 { value.as_str().unwrap().parse().unwrap() };
+    // The row with the most tokens a second, among those that kept the SLO.
+    let records = place.records();
+    let best = records.iter().filter_map(|r| r.system_tok_s_median).fold(0.0, f64::max);
+    let speed = input("output_tok_s");
+    assert_eq!(speed["basis"], "measured");
+    assert!((number(&speed["likely"]) / best - 1.0).abs() < 1e-4, "{speed} {best}");
+    let source = speed["source"].as_str().unwrap();
+    assert!(source.contains("kept the SLO") && source.contains(&records[0].scenario), "{source}");
+    assert_eq!(input("prompt_s_per_mtok")["basis"], "measured");
+    assert_eq!(input("active_watts")["basis"], "stated");
+    let text = priced(&["--format=markdown"]);
+    let said = "measured: output\\_tok\\_s, prompt\\_s\\_per\\_mtok";
+    assert!(text.contains(said), "{text}");
+
+    // What was promised later was not counted then: the medians decide, and no case is fast enough.
+    let path = place.path().join("scenario.toml");
+    std::fs::write(&path, WHOLE.replace("tpot_ms = 100", "tpot_ms = 1")).unwrap();
+    let text = priced(&["--format=csv"]);
+    assert!(text.contains("misses the SLO in every measured case"), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
+fn a_speed_that_nobody_measured_is_predicted_and_says_so() {
+    let out = answer(&[
+        "cost",
+        "--device=rtx-5090",
+        "--model=qwen3-14b",
+        "--workload=chat-team",
+        "--tpot-ms=50",
+        "--against=openai/gpt-4o",
+        "--draws=200",
+        "--format=json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let rows = json["inputs"].as_array().unwrap();
+    let of = |name: &str| rows.iter().find(|row| row["input"] == name).unwrap();
+    for name in ["output_tok_s", "prompt_s_per_mtok", "busy_factor"] {
+        assert_eq!(of(name)["basis"], "predicted", "{name}");
+    }
+    let number = |value: &serde_json::Value| -> f64 { value.as_str().unwrap().parse().unwrap() };
+    let speed = of("output_tok_s");
+    assert!(number(&speed["low"]) < number(&speed["likely"]), "{speed}");
+    assert!(number(&speed["likely"]) < number(&speed["high"]), "{speed}");
+    let source = speed["source"].as_str().unwrap();
+    assert!(source.starts_with("fit: qwen3-14b Q4_K_M on rtx-5090"), "{source}");
+}
+
+#[test]
+fn a_machine_that_cannot_hold_the_model_is_never_called_cheaper() {
+    let with = |more: &[&str]| {
+        let args = [
+            "cost",
+            "--device=rtx-4070",
+            "--model=qwen3-32b",
+            "--workload=chat-team",
+            "--against=openai/gpt-4o",
+            "--draws=200",
+        ];
+        answer(&[&args[..], more].concat())
+    };
+    let predicted = with(&["--format=csv"]);
+    assert!(predicted.contains("cannot hold qwen3-32b Q4_K_M"), "{predicted}");
+    // Also where somebody states a speed, its costs stand, and nothing is compared.
+    let stated = with(&["--tok-s=5000", "--format=csv"]);
+    let mut reader = csv::Reader::from_reader(stated.as_bytes());
+    let headers = reader.headers().unwrap().clone();
+    let row = reader.records().next().unwrap().unwrap();
+    let cell = |name: &str| &row[headers.iter().position(|header| header == name).unwrap()];
+    assert!(cell("cannot_serve").contains("cannot hold"), "{stated}");
+    assert!(!cell("owning_usd_per_month").is_empty());
+    for name in ["break_even_months", "npv_usd", "roi", "owning_wins"] {
+        assert_eq!(cell(name), "", "{name}");
+    }
+    let text = with(&["--tok-s=5000", "--format=markdown"]);
+    assert!(!text.contains("breaks even") && !text.contains("less;"), "{text}");
+    // More users than there is room for.
+    let crowded = answer(&[
+        "cost",
+        "--device=rtx-5090",
+        "--model=qwen3-32b",
+        "--workload=chat-team",
+        "--users=64",
+        "--format=json",
+    ]);
+    assert!(crowded.contains("for each of 64 users"), "{crowded}");
+}
+
+#[test]
+fn devices_are_ranked_by_predicted_speeds_and_those_that_do_not_fit_are_not_ranked() {
+    let out = answer(&[
+        "cost",
+        "compare",
+        "--devices=rtx-5090,rtx-4070,2x rtx-5090",
+        "--model=qwen3-32b",
+        "--workload=chat-team",
+        "--format=csv",
+    ]);
+    let rows: Vec<Vec<String>> = csv::Reader::from_reader(out.as_bytes())
+        .records()
+        .map(|row| row.unwrap().iter().map(ToOwned::to_owned).collect())
+        .collect();
+    assert_eq!(rows[0][..2], ["1", "rtx-5090"], "{out}");
+    assert_eq!(rows[0][3], "predicted");
+    assert_eq!(rows[1][1], "2x rtx-5090", "{out}");
+    assert_eq!(rows[2][..2], ["", "rtx-4070"], "{out}");
+    assert!(rows[2][11].contains("cannot hold qwen3-32b"), "{out}");
 }

@@ -12,8 +12,7 @@ use crate::catalog::{cloud_prices, electricity, hardware};
 use crate::units::{TokensPerSecond, Usd, UsdPerHour, UsdPerMtok, Watts, significant};
 
 /// What our figure says about a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Our figure agrees.
     Holds,
@@ -21,18 +20,24 @@ pub enum Verdict {
     Partly,
     /// Our figure does not agree.
     Fails,
-    /// Nothing that we have can tell.
-    Unchecked,
+    /// Nothing that we have can tell; what is unknown.
+    Unchecked(&'static str),
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Holds => "holds",
-            Self::Partly => "holds partly",
-            Self::Fails => "does not hold",
-            Self::Unchecked => "cannot be checked",
-        })
+        match self {
+            Self::Holds => f.pad("holds"),
+            Self::Partly => f.pad("holds partly"),
+            Self::Fails => f.pad("does not hold"),
+            Self::Unchecked(unknown) => write!(f, "cannot be checked: {unknown}"),
+        }
     }
 }
 
@@ -246,7 +251,7 @@ fn efficiency(prices: &Prices) -> anyhow::Result<Vec<Claim>> {
             claim: "a firm spent 47,000 USD a month on APIs",
             figure: format!("that buys {} Mtok a month", number(volume.to_f64().unwrap_or(0.0))),
             assumptions: spending.clone(),
-            verdict: Verdict::Unchecked,
+            verdict: Verdict::Unchecked("the firm's bills are not public"),
         },
         Claim {
             id: "S0-70",
@@ -393,7 +398,9 @@ fn one_laptop(prices: &Prices) -> anyhow::Result<Vec<Claim>> {
                      listed at $3,499 (2025)"
                 .into(),
             assumptions: "the catalogue's row apple-m4-max".into(),
-            verdict: Verdict::Unchecked,
+            verdict: Verdict::Unchecked(
+                "no price of a MacBook with that chip and memory has a source here",
+            ),
         },
         Claim {
             id: "S2-08",
@@ -477,9 +484,9 @@ fn agents(prices: &Prices) -> anyhow::Result<Vec<Claim>> {
     let card = |id, claim| Claim {
         id,
         claim,
-        figure: "list price $599 (2023-04-13); no price in shops is known".into(),
+        figure: "list price $599 (2023-04-13), between the $500 and the $800 of the claim".into(),
         assumptions: "the catalogue's row rtx-4070".into(),
-        verdict: Verdict::Unchecked,
+        verdict: Verdict::Unchecked("no price in shops has a source here, only the list price"),
     };
     Ok(vec![
         Claim {
@@ -490,7 +497,7 @@ fn agents(prices: &Prices) -> anyhow::Result<Vec<Claim>> {
                      it"
                 .into(),
             assumptions: "—".into(),
-            verdict: Verdict::Unchecked,
+            verdict: Verdict::Unchecked("it states a size, and no cost"),
         },
         spend("S3-01", "agents use APIs for 500 USD a month", 500)?,
         spend("S3-02", "agents use APIs for 1,000 USD a month", 1000)?,
@@ -501,7 +508,9 @@ fn agents(prices: &Prices) -> anyhow::Result<Vec<Claim>> {
             claim: "a dedicated system costs 1,500 USD",
             figure: "a card at its list price of $599 leaves $901 for the rest".into(),
             assumptions: "the catalogue's row rtx-4070; prices of PCs are not in it".into(),
-            verdict: Verdict::Unchecked,
+            verdict: Verdict::Unchecked(
+                "no price of a whole PC has a source here, only that of its card",
+            ),
         },
         Claim {
             id: "S3-09",
@@ -549,7 +558,7 @@ fn agents(prices: &Prices) -> anyhow::Result<Vec<Claim>> {
                 "no cost follows from round trips: an API charges tokens; 100 × 30 ms are 3.0 s"
                     .into(),
             assumptions: "—".into(),
-            verdict: Verdict::Unchecked,
+            verdict: Verdict::Unchecked("it states a count, and no cost"),
         },
     ])
 }

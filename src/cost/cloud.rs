@@ -60,8 +60,9 @@ impl Alternative {
                     None if inputs.cached_share.is_zero() => price.input,
                     None => anyhow::bail!(
                         "no 'api_cached_usd_per_mtok' is known, and {} of the prompt tokens come \
-                         from a cache: set it (to the input price, where the provider's cache is \
-                         no cheaper), or 'cached_share' to 0",
+                         from a cache: set it with --set api_cached_usd_per_mtok=…, say with \
+                         --no-cache-discount that they cost as much as others, or set \
+                         'cached_share' to 0",
                         crate::units::Share(super::number::Number::float(inputs.cached_share))
                     ),
                 };

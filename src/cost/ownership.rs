@@ -117,6 +117,8 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
     let months = life_months(x);
     let year_count = months.div_ceil(12);
     let seconds = seconds_per_request(x, x.prompt_s_per_mtok, x.output_tok_s);
+    // A number of devices that is forced may be too small: what they would do if they could.
+    let is_forced = devices.is_some();
     let devices = devices.unwrap_or_else(|| unrounded_devices(x).count().max(1));
     let count = N::whole(devices);
     let rented = if x.rent_usd_per_gpu_hour > zero && x.rent_hours_per_day > zero {
@@ -168,7 +170,7 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
         year.months = (months - 12 * index as u32).min(12);
         year.tokens = requests * (x.prompt_tokens + x.new_tokens);
         let busy = requests * seconds / N::whole(3600) * x.busy_factor;
-        year.busy_hours = if busy < powered_hours { busy } else { powered_hours };
+        year.busy_hours = if is_forced || busy < powered_hours { busy } else { powered_hours };
         let watt_hours =
             year.busy_hours * (x.active_watts - x.idle_watts) + powered_hours * x.idle_watts;
         year.kwh = watt_hours * x.pue / N::whole(1000);

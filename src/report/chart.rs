@@ -151,8 +151,9 @@ fn said<E: std::fmt::Display>(error: E) -> anyhow::Error {
 impl Curves {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> anyhow::Result<()> {
         let all = || self.lines.iter().flat_map(|line| &line.points);
-        let (left, right) = bounds(all().map(|p| p.0))?;
-        let (low, high) = bounds(all().map(|p| p.1).chain([0.0]))?;
+        let marked = || self.marks.iter().map(|mark| mark.at);
+        let (left, right) = bounds(all().map(|p| p.0).chain(marked().map(|p| p.0)))?;
+        let (low, high) = bounds(all().map(|p| p.1).chain(marked().map(|p| p.1)).chain([0.0]))?;
         let top = high + (high - low) * 0.06;
         area.fill(&WHITE).map_err(said)?;
         if self.is_logarithmic {
@@ -186,7 +187,10 @@ impl Curves {
             .configure_mesh()
             .x_desc(&self.x)
             .y_desc(&self.y)
-            .x_label_formatter(&|value| short(*value))
+            .x_label_formatter(&|value| {
+                // On a logarithmic axis there is no room for 6, 7, 8 and 9.
+                if self.is_logarithmic && !is_round(*value) { String::new() } else { short(*value) }
+            })
             .y_label_formatter(&|value| short(*value))
             .light_line_style(WHITE)
             .bold_line_style(RGBColor(225, 225, 225))
@@ -210,6 +214,10 @@ impl Curves {
                 + Circle::new((0, 0), 5, BLACK.filled())
                 + Text::new(mark.label.clone(), (9, below), ("sans-serif", 13).into_font());
             chart.draw_series([label]).map_err(said)?;
+        }
+        // The title names the only curve.
+        if self.lines.len() < 2 {
+            return Ok(());
         }
         chart
             .configure_series_labels()
@@ -285,6 +293,12 @@ fn bounds(values: impl Iterator<Item = f64>) -> anyhow::Result<(f64, f64)> {
     }
     anyhow::ensure!(count > 1, "the chart has nothing to draw");
     if high > low { Ok((low, high)) } else { Ok((low, low + low.abs().max(1.0))) }
+}
+
+/// Whether its first digit is 1, 2 or 5.
+fn is_round(value: f64) -> bool {
+    let first = value / 10f64.powf((value * (1.0 + 1e-9)).log10().floor());
+    [1.0, 2.0, 5.0].into_iter().any(|digit: f64| (first - digit).abs() < 0.01)
 }
 
 /// A number at an axis: thousands apart, large ones with their power.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
-use crate::cost::{Alternative, ApiPrice, Assumptions, Basis, Input};
+use crate::cost::{Alternative, ApiPrice, Assumptions, Basis, Input, Inputs};
 use crate::units::{TokensPerSecond, Usd, UsdPerHour, UsdPerMtok};
 
 use super::QuestionArgs;
@@ -20,6 +20,13 @@ pub struct Named {
     pub conflicts: Vec<String>,
     /// Prices that those spread over.
     pub spread: Vec<(Input, Decimal, Decimal)>,
+}
+
+impl Named {
+    /// `inputs` with this alternative and no other.
+    pub fn priced(&self, inputs: Inputs) -> anyhow::Result<Inputs> {
+        self.alternative.of(inputs).map_err(|error| error.context(format!("against {}", self.name)))
+    }
 }
 
 impl Context {
@@ -38,12 +45,19 @@ impl Context {
         let prompt = inputs.prompt_tokens.to_u64().unwrap_or(u64::MAX);
         let mut found = Vec::new();
         let stated = |input| all.get(input).filter(|row| row.basis == Basis::Stated);
+        // Rented around the clock, unless the user rents by the hour.
+        let hours_per_day =
+            stated(Input::rent_hours_per_day).map_or(Decimal::from(24), |row| row.likely);
         for key in &keys {
             let mut named = self.api(key, prompt)?;
             // What the list does not say the user can.
             if let Alternative::Api(price) = &mut named.alternative {
                 let cached = stated(Input::api_cached_usd_per_mtok).map(|r| UsdPerMtok(r.likely));
                 price.cached = price.cached.or(cached);
+                if price.cached.is_none() && args.no_cache_discount {
+                    price.cached = Some(price.input);
+                    named.source.push_str("; cached at the price of others (--no-cache-discount)");
+                }
                 let discount = stated(Input::api_batch_discount).map(|row| row.likely);
                 price.batch_discount = price.batch_discount.or(discount);
             }
@@ -72,7 +86,7 @@ impl Context {
                 name: quote.listing.key(),
                 alternative: Alternative::Gpus {
                     price,
-                    hours_per_day: Decimal::from(24),
+                    hours_per_day,
                     tok_s: TokensPerSecond(tok_s),
                     prompt_s_per_mtok: Decimal::ZERO,
                 },
@@ -103,7 +117,7 @@ impl Context {
                 name: "rented GPUs".into(),
                 alternative: Alternative::Gpus {
                     price: UsdPerHour(rent.likely),
-                    hours_per_day: Decimal::from(24),
+                    hours_per_day,
                     tok_s: inputs.output_tok_s,
                     prompt_s_per_mtok: inputs.prompt_s_per_mtok,
                 },

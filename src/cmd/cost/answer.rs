@@ -60,10 +60,7 @@ impl Answer {
         let cannot = cannot.or_else(|| too_many(&owning, args.max_devices));
         let mut worked = Vec::new();
         for named in alternatives {
-            let inputs = named
-                .alternative
-                .of(base)
-                .map_err(|error| error.context(format!("against {}", named.name)))?;
+            let inputs = named.priced(base)?;
             let mut ranges = assumptions.ranges();
             for (input, low, high) in &named.spread {
                 ranges.retain(|range| range.input != *input);
@@ -314,15 +311,18 @@ impl Answer {
                 self.owning.kwh_per_month
             ));
         }
-        for carbon in &self.carbon {
-            notes.push(format!(
-                "{} a month, {} CO2 at {} g/kWh ({}, {}).",
-                self.owning.kwh_per_month,
-                Kilograms(self.owning.kwh_per_month.0 * carbon.g_per_kwh / 1000.0),
-                crate::units::significant(carbon.g_per_kwh, 3),
-                carbon.source,
-                carbon.year
-            ));
+        if !self.carbon.is_empty() {
+            let each = self.carbon.iter().map(|carbon| {
+                format!(
+                    "{} CO2 at {} g/kWh ({}, {})",
+                    Kilograms(self.owning.kwh_per_month.0 * carbon.g_per_kwh / 1000.0),
+                    crate::units::significant(carbon.g_per_kwh, 3),
+                    carbon.source,
+                    carbon.year
+                )
+            });
+            let each: Vec<String> = each.collect();
+            notes.push(format!("{} a month: {}.", self.owning.kwh_per_month, each.join(", or ")));
         }
         Section {
             heading: "A month of owning".into(),

@@ -13,6 +13,10 @@ use super::answer::{Answer, Worked, float, plain};
 impl Answer {
     /// Draws three charts for each alternative; gives their files.
     pub fn charts(&self, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        if let Some(cannot) = &self.cannot {
+            eprintln!("no charts: {} {cannot}", self.machine);
+            return Ok(Vec::new());
+        }
         let mut files = Vec::new();
         for worked in &self.alternatives {
             let slug: String = worked
@@ -53,7 +57,7 @@ fn paid(machine: &str, worked: &Worked) -> Chart {
     });
     Chart::Curves(Curves {
         title: format!("Paid so far: owning {machine}, or {}", worked.name),
-        x: "months".into(),
+        x: "months; the machine is sold in the last one".into(),
         y: "USD".into(),
         is_logarithmic: false,
         lines: vec![line("owning", &curves.owning), line(&worked.name, &curves.cloud)],
@@ -66,8 +70,8 @@ fn by_volume(worked: &Worked) -> Option<Chart> {
     let inputs = &worked.inputs;
     let each = inputs.prompt_tokens + inputs.new_tokens;
     let mut points = Vec::new();
-    for step in 0..=60 {
-        let scale = Decimal::try_from(10f64.powf(f64::from(step) / 20.0 - 1.0)).ok()?;
+    for step in 0..=120 {
+        let scale = Decimal::try_from(10f64.powf(f64::from(step) / 40.0 - 1.0)).ok()?;
         let mut scaled = *inputs;
         scaled.requests_per_day = inputs.requests_per_day * scale;
         if scaled.check().is_err() {
@@ -78,9 +82,10 @@ fn by_volume(worked: &Worked) -> Option<Chart> {
         }
     }
     let here = float(inputs.requests_per_day * each);
-    let marks = worked.comparison.break_even.months().map_or_else(Vec::new, |months| {
-        vec![Mark { at: (here, months.0), label: "this workload".into() }]
-    });
+    let mark = match worked.comparison.break_even.months() {
+        Some(months) => Mark { at: (here, months.0), label: format!("this workload: {months}") },
+        None => Mark { at: (here, 0.0), label: "this workload: never".into() },
+    };
     (points.len() > 1).then(|| {
         Chart::Curves(Curves {
             title: format!("Break-even against {} by volume", worked.name),
@@ -88,7 +93,7 @@ fn by_volume(worked: &Worked) -> Option<Chart> {
             y: "months to break-even".into(),
             is_logarithmic: true,
             lines: vec![Line { name: "break-even".into(), points }],
-            marks,
+            marks: vec![mark],
         })
     })
 }
@@ -101,7 +106,8 @@ fn hangs_on(worked: &Worked) -> Chart {
     };
     Chart::Tornado(Tornado {
         title: format!("What owning instead of {} hangs on", worked.name),
-        x: "net present value of owning, USD".into(),
+        x: "net present value of owning, USD; blue: at the lowest value, orange: at the highest"
+            .into(),
         centre: float(worked.comparison.npv.0),
         bars: worked.swings.iter().map(bar).collect(),
     })

@@ -91,6 +91,9 @@ struct QuestionArgs {
     /// a hosted endpoint.
     #[arg(long, value_name = "PROVIDER/MODEL", value_delimiter = ',')]
     against: Vec<String>,
+    /// Where a list has no price for prompt tokens from a cache, they cost as much as others.
+    #[arg(long)]
+    no_cache_discount: bool,
     /// A rented GPU to compare with, as `runpod/H100 PCIe 80GB`; needs --rent-tok-s.
     #[arg(long, value_name = "PROVIDER/GPU", requires = "rent_tok_s")]
     rent: Option<String>,

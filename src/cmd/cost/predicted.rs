@@ -96,8 +96,8 @@ impl<'a> Predictor<'a> {
         let mut limit = demand.streams_basis.clone();
         let mut first_miss = None;
         for streams in steps(demand.streams) {
-            if let Some(reason) = self.cannot_hold(machine, demand, streams) {
-                limit = reason;
+            if self.cannot_hold(machine, demand, streams).is_some() {
+                limit = format!("there is no room for {streams} of {} tokens each", demand.room);
                 break;
             }
             let answer = self.ask(machine, depth, streams);
@@ -121,7 +121,7 @@ impl<'a> Predictor<'a> {
         }
         let Some(best) = paces.last() else {
             return match first_miss {
-                Some(miss) => Ok(Speed::Cannot(format!("misses the SLO with one request: {miss}"))),
+                Some(miss) => Ok(Speed::Cannot(format!("misses the SLO: {miss}"))),
                 None => Err(anyhow::anyhow!(self.unknown(machine, &remarks))),
             };
         };
@@ -198,7 +198,7 @@ fn misses(
     limits.into_iter().find_map(|(name, limit, seconds)| {
         let limit = limit.filter(|limit| seconds > limit.seconds())?;
         let time = Nanos::from_seconds(seconds);
-        Some(format!("{name} {time} predicted with {streams} at once, the SLO has {limit}"))
+        Some(format!("with {streams} at once, {name} is {time}, and the SLO has {limit}"))
     })
 }
 

@@ -14,6 +14,7 @@ use crate::units::{ABSENT, UsdPerMtok, or_absent};
 use super::QuestionArgs;
 use super::answer::{plain, too_many};
 use super::context::Context;
+use super::flags;
 use super::settle::{Foundation, Settled, settle};
 
 /// Flags of `bench cost compare`.
@@ -43,6 +44,12 @@ struct Found {
 
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let context = Context::of(&args.question)?;
+    // A price that is missing is missing for every machine.
+    let mut workload = context.common(&args.question)?;
+    flags::set(&mut workload, &args.question)?;
+    for named in context.alternatives(&args.question, &workload)? {
+        named.priced(workload.inputs())?;
+    }
     let mut ranked = Vec::new();
     for word in words(&args.devices, &context) {
         let (device, speed) = word.split_once('=').unwrap_or((&word, ""));
@@ -98,7 +105,8 @@ fn work_out(
     }
     let mut against = Vec::new();
     for named in context.alternatives(args, &assumptions)? {
-        against.push((named.name, compare(&named.alternative.of(inputs)?)?));
+        let compared = compare(&named.priced(inputs)?)?;
+        against.push((named.name, compared));
     }
     let price = assumptions.get(Input::device_usd);
     let speed = assumptions.get(Input::output_tok_s).context("a machine without a speed")?.clone();
@@ -123,7 +131,7 @@ fn print(format: Format, context: &Context, ranked: &[Ranked]) -> anyhow::Result
     match format {
         Format::Table | Format::Markdown => {
             let mut table = Table::new(&[
-                ">#",
+                "#",
                 "device",
                 ">tok/s",
                 ">needed",
