@@ -173,7 +173,7 @@ fn a_scenario_brings_its_workload_and_prices_and_says_what_is_missing() {
     assert!(missing.contains("no results of 'mine' in 'results'"), "{missing}");
     assert!(missing.contains("--tok-s"), "{missing}");
     let out = answer(&["cost", path, "--tok-s=500", "--format=markdown", "--draws=200"]);
-    for words in ["1500 – 2500", "for 50 instead of 25", "France household", "openai/gpt-4o"] {
+    for words in ["1500–2500", "for 50 instead of 25", "France household", "openai/gpt-4o"] {
         assert!(out.contains(words), "{words}: {out}");
     }
 }
@@ -313,7 +313,7 @@ fn one_scenario_is_measured_and_then_priced_with_what_was_measured() {
     let best = records.iter().filter_map(|r| r.system_tok_s_median).fold(0.0, f64::max);
     let speed = input("output_tok_s");
     assert_eq!(speed["basis"], "measured");
-    assert!((number(&speed["likely"]) / best - 1.0).abs() < 1e-4, "{speed} {best}");
+    assert!((number(&speed["likely"]) / best - 1.0).abs() < 1e-3, "{speed} {best}");
     let source = speed["source"].as_str().unwrap();
     assert!(source.contains("kept the SLO") && source.contains(&records[0].scenario), "{source}");
     assert_eq!(input("prompt_s_per_mtok")["basis"], "measured");

@@ -307,7 +307,7 @@ fn short(value: f64) -> String {
     let (scaled, unit) = match size {
         s if s >= 1e9 => (value / 1e9, "G"),
         s if s >= 1e6 => (value / 1e6, "M"),
-        s if s >= 1e4 => (value / 1e3, "k"),
+        s if s >= 1e5 => (value / 1e3, "k"),
         _ => (value, ""),
     };
     if unit.is_empty() && scaled.fract() == 0.0 {

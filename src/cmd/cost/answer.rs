@@ -58,6 +58,8 @@ impl Answer {
         let base = assumptions.inputs();
         let owning = compare(&base)?;
         let cannot = cannot.or_else(|| too_many(&owning, args.max_devices));
+        let stated = Context::stated_workload(args, context.scenario.as_ref());
+        let lengths = stated.and_then(|workload| workload.prompt_tokens.as_ref());
         let mut worked = Vec::new();
         for named in alternatives {
             let inputs = named.priced(base)?;
@@ -71,7 +73,7 @@ impl Answer {
                 swings: tornado(&inputs, &ranges),
                 draws: monte_carlo(&inputs, &ranges, args.draws as usize, args.seed),
                 // A division may do with the devices that can be had; none makes a model fit.
-                hybrid: split.divide(&inputs)?.filter(|hybrid| {
+                hybrid: split.divide(&inputs, lengths)?.filter(|hybrid| {
                     cannot.is_none() || args.max_devices.is_some_and(|most| hybrid.devices <= most)
                 }),
                 name: named.name,
@@ -333,14 +335,14 @@ impl Answer {
     }
 
     fn rests_on(&self) -> Section {
-        let columns = ["input", ">value", ">range", "unit", "basis", ">source"];
+        let columns = ["input", ">value", ">range", "unit", "basis", ">from"];
         let mut table = Table::new(&columns);
         let mut sources: Vec<&str> = Vec::new();
         for row in self.assumptions.rows() {
             let range = if row.low == row.high {
                 String::new()
             } else {
-                format!("{} – {}", plain(row.low), plain(row.high))
+                format!("{}–{}", plain(row.low), plain(row.high))
             };
             let place = sources.iter().position(|source| *source == row.source);
             let place = place.unwrap_or_else(|| {

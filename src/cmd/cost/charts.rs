@@ -89,7 +89,7 @@ fn by_volume(worked: &Worked) -> Option<Chart> {
     (points.len() > 1).then(|| {
         Chart::Curves(Curves {
             title: format!("Break-even against {} by volume", worked.name),
-            x: "tokens on a working day".into(),
+            x: "tokens on a working day; a step up is one more device".into(),
             y: "months to break-even".into(),
             is_logarithmic: true,
             lines: vec![Line { name: "break-even".into(), points }],

@@ -56,8 +56,8 @@ pub fn put(
         |all: &Assumptions, input| all.get(input).is_some_and(|row| row.basis == Basis::Stated);
     let three = |[low, likely, high]: [f64; 3]| -> anyhow::Result<(Decimal, Decimal, Decimal)> {
         let number = |value: f64| {
-            // Six digits are more than any measurement has.
-            let number = Decimal::from_f64(value).and_then(|number| number.round_sf(6));
+            // Four digits are as many as any measurement has.
+            let number = Decimal::from_f64(value).and_then(|number| number.round_sf(4));
             number.with_context(|| format!("a speed of {value:?}"))
         };
         let likely = number(likely)?;

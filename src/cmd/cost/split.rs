@@ -1,12 +1,14 @@
 //! Flags and tables of a division between own machines and the cloud.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 
 use crate::cost::{self, Hybrid, Inputs, Routing, Task};
 use crate::report::{Section, Table};
-use crate::units::{ABSENT, Usd};
+use crate::scenario::Length;
+use crate::units::{ABSENT, Tokens, Usd};
 
 /// Which part of the requests goes to the own machine.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -44,10 +46,15 @@ enum How {
 }
 
 impl SplitArgs {
-    /// The cheapest or the stated division; none where none is asked for.
-    pub fn divide(&self, inputs: &Inputs) -> anyhow::Result<Option<Hybrid>> {
+    /// The cheapest or the stated division; none where none is asked for. Prompts are spread as
+    /// `lengths` says.
+    pub fn divide(
+        &self,
+        inputs: &Inputs,
+        lengths: Option<&Length>,
+    ) -> anyhow::Result<Option<Hybrid>> {
         let Some(how) = self.hybrid else { return Ok(None) };
-        let tasks = self.tasks(inputs)?;
+        let tasks = self.tasks(how, inputs, lengths)?;
         let routing = match how {
             How::Share => Routing::ByShare,
             How::Length => Routing::ByLength,
@@ -60,18 +67,83 @@ impl SplitArgs {
         Ok(Some(found))
     }
 
-    fn tasks(&self, inputs: &Inputs) -> anyhow::Result<Vec<Task>> {
-        if self.task.is_empty() {
-            return Ok(vec![Task {
-                name: "all requests".into(),
-                share: Decimal::ONE,
-                prompt_tokens: inputs.prompt_tokens,
-                new_tokens: inputs.new_tokens,
-                local_quality: self.local_quality,
-                cloud_quality: self.cloud_quality,
-            }]);
+    fn tasks(
+        &self,
+        how: How,
+        inputs: &Inputs,
+        lengths: Option<&Length>,
+    ) -> anyhow::Result<Vec<Task>> {
+        if !self.task.is_empty() {
+            return self.task.iter().map(|text| task(text)).collect();
         }
-        self.task.iter().map(|text| task(text)).collect()
+        let alike = |name: String, share: Decimal, prompt_tokens: Decimal| Task {
+            name,
+            share,
+            prompt_tokens,
+            new_tokens: inputs.new_tokens,
+            local_quality: self.local_quality,
+            cloud_quality: self.cloud_quality,
+        };
+        match how {
+            How::Share => {
+                Ok(vec![alike("all requests".into(), Decimal::ONE, inputs.prompt_tokens)])
+            }
+            How::Task => bail!(
+                "--hybrid task needs to know the tasks: name each with --task \
+                 NAME=SHARE,PROMPT,NEW"
+            ),
+            How::Length => {
+                let bins = lengths.map(bins).unwrap_or_default();
+                ensure!(
+                    bins.len() > 1,
+                    "--hybrid length needs to know how prompts differ: give a scenario whose \
+                     [workload] spreads 'prompt_tokens', or each length with --task \
+                     NAME=SHARE,PROMPT,NEW"
+                );
+                let whole: f64 = bins.iter().map(|(_, share)| share).sum();
+                let mean: f64 = bins.iter().map(|(tokens, share)| tokens * share / whole).sum();
+                let decimal = |value: f64| Decimal::try_from(value).unwrap_or_default();
+                let mut left = Decimal::ONE;
+                let last = bins.len() - 1;
+                let tasks = bins.iter().enumerate().map(|(i, (tokens, share))| {
+                    // Together they are all requests, also in the last digit.
+                    let share = if i == last { left } else { decimal(share / whole).round_dp(6) };
+                    left -= share;
+                    let prompt = inputs.prompt_tokens * decimal(tokens / mean);
+                    let name = format!(
+                        "prompts of about {}",
+                        Tokens(prompt.round().to_u32().unwrap_or(u32::MAX))
+                    );
+                    alike(name, share, prompt)
+                });
+                Ok(tasks.collect())
+            }
+        }
+    }
+}
+
+/// The standard normal distribution at 5, 15, 25, 35 and 45 % above and below its median.
+const TENTHS: [f64; 10] =
+    [-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449];
+
+/// Lengths with their shares, the shortest first: the bins of a histogram, or the middles of ten
+/// equal parts of a distribution.
+fn bins(length: &Length) -> Vec<(f64, f64)> {
+    match length {
+        Length::Fixed(tokens) => vec![(f64::from(tokens.0), 1.0)],
+        Length::Normal { mean, deviation } => {
+            TENTHS.map(|z| ((mean + z * deviation).max(1.0), 0.1)).to_vec()
+        }
+        Length::LogNormal { median, p95 } => {
+            let sigma = (p95 / median).ln() / TENTHS[9];
+            TENTHS.map(|z| (median * (sigma * z).exp(), 0.1)).to_vec()
+        }
+        Length::Histogram(bins) => {
+            let mut bins: Vec<_> =
+                bins.iter().map(|(tokens, weight)| (f64::from(tokens.0), *weight)).collect();
+            bins.sort_by(|a, b| a.0.total_cmp(&b.0));
+            bins
+        }
     }
 }
 
@@ -126,5 +198,38 @@ pub fn section(name: &str, hybrid: &Hybrid, all_local: Usd, all_cloud: Usd) -> S
         table: Some(table),
         notes,
         ..Section::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_become_tasks_that_are_all_requests_with_the_same_mean() {
+        let args = SplitArgs { hybrid: Some(How::Length), ..SplitArgs::default() };
+        let inputs = Inputs { prompt_tokens: Decimal::from(1000), ..Inputs::blank() };
+        let spread = Length::LogNormal { median: 500.0, p95: 4000.0 };
+        let tasks = args.tasks(How::Length, &inputs, Some(&spread)).unwrap();
+        assert_eq!(tasks.len(), 10);
+        assert_eq!(tasks.iter().map(|t| t.share).sum::<Decimal>(), Decimal::ONE);
+        let mean: Decimal = tasks.iter().map(|t| t.share * t.prompt_tokens).sum();
+        assert_eq!(mean.round_dp(6), Decimal::from(1000));
+        // 500 × exp(±σ z) with σ of a p95 eight times the median: the ends are 64 apart.
+        let ends = tasks[9].prompt_tokens / tasks[0].prompt_tokens;
+        assert_eq!(ends.round(), Decimal::from(64));
+        let bars = Length::Histogram(vec![(Tokens(900), 1.0), (Tokens(100), 3.0)]);
+        let tasks = args.tasks(How::Length, &inputs, Some(&bars)).unwrap();
+        assert_eq!(tasks[0].share, Decimal::new(75, 2));
+    }
+
+    #[test]
+    fn a_division_by_length_or_task_wants_to_know_them() {
+        let inputs = Inputs::blank();
+        for (how, words) in [(How::Length, "spreads 'prompt_tokens'"), (How::Task, "--task")] {
+            let args = SplitArgs { hybrid: Some(how), ..SplitArgs::default() };
+            let error = args.divide(&inputs, None).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }
