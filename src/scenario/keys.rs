@@ -174,7 +174,7 @@ keys! {
         "new_tokens" = "250", "the preset's", "run, capacity, cost", "Length of answers, likewise.";
         "cached_share" = "0.3", "the preset's", "capacity, cost",
             "Share of the prompt that a prefix cache answers, 0 to 1.";
-        "turns" = "4", "1", "run, capacity",
+        "turns" = "4", "1", "run, capacity, cost",
             "Turns of a conversation, each with all turns before it in its prompt.";
         "think_seconds" = "20", "0", "run, capacity", "A user's pause before the next request.";
         "arrivals" = "\"poisson\"", "\"poisson\"", "run, capacity",
@@ -187,7 +187,7 @@ keys! {
         "working_days_per_month" = "21", "the preset's", "cost", "Days of use in a month, to 31.";
         "peak_factor" = "3", "the preset's", "capacity, cost",
             "Load of the busiest hour relative to the mean: a number or an estimate.";
-        "growth_per_year" = "0.2", "0", "cost", "Growth of the use in a year; 0.2 is 20 %.";
+        "growth_per_year" = "0.2", "the command's", "cost", "Growth of the use in a year; 0.2 is 20 %.";
     }
     "lengths" {
         "mean" = "800", "none", "run, capacity, cost",
@@ -207,7 +207,7 @@ keys! {
     }
     "[prices]" {
         "device_usd" = "2699", "the catalogue's", "cost", "Price of the device or devices, in USD.";
-        "rest_usd" = "1200", "0", "cost", "Price of the rest of the machine, in USD.";
+        "rest_usd" = "1200", "the command's", "cost", "Price of the rest of the machine, in USD.";
         "life_years" = "4", "the command's", "cost", "Years of use.";
         "resale_share" = "0.3", "the command's", "cost",
             "What it sells for at the end, as a share of the purchase.";
@@ -221,19 +221,19 @@ keys! {
             "Power of the machine at work, in watts.";
         "pue" = "1.3", "1", "cost", "Energy of the building relative to the machine's, 1 or more.";
         "rack_usd_per_month" = "150", "0", "cost", "Rack or colocation, in USD a month.";
-        "maintenance_share_per_year" = "0.05", "0", "cost",
+        "maintenance_share_per_year" = "0.05", "the command's", "cost",
             "Maintenance in a year, as a share of the purchase.";
-        "staff_hours_per_month" = "4", "0", "cost", "Hours of work in a month.";
+        "staff_hours_per_month" = "4", "the command's", "cost", "Hours of work in a month.";
         "staff_usd_per_hour" = "60", "the command's", "cost", "Price of such an hour, in USD.";
-        "spare_share" = "0.2", "0", "cost",
+        "spare_share" = "0.2", "the command's", "cost",
             "Capacity kept free, as a share of what the peak needs.";
         "against" = "[\"openai/gpt-4o\"]", "none", "cost",
             "API models to compare with, `provider/model` (`bench prices`).";
-        "api_usd_per_month" = "750", "from the workload", "cost",
+        "api_usd_per_month" = "750", "none", "cost",
             "What is spent on APIs today, in USD a month.";
-        "api_change_per_year" = "-0.2", "0", "cost",
+        "api_change_per_year" = "-0.2", "the command's", "cost",
             "Change of API prices in a year; -0.2 is 20 % less.";
-        "rent_usd_per_gpu_hour" = "2.5", "the catalogue's", "cost",
+        "rent_usd_per_gpu_hour" = "2.5", "none", "cost",
             "Price of a rented GPU, in USD an hour.";
     }
 }
