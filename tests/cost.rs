@@ -182,6 +182,9 @@ fn a_scenario_brings_its_workload_and_prices_and_says_what_is_missing() {
 fn wrong_input_ends_with_two_and_says_what_to_do() {
     let with = |more: &[&str]| {
         let mut args = THE_CLAIM.to_vec();
+        let is_again =
+            |flag: &&str| more.iter().any(|m| m.split('=').next() == flag.split('=').next());
+        args.retain(|flag| flag.starts_with("--set") || !is_again(flag));
         args.extend(more);
         error(&args)
     };
@@ -197,6 +200,17 @@ fn wrong_input_ends_with_two_and_says_what_to_do() {
         (&["--exchange=euro"], "write EUR=USD, as EUR=1.16"),
         (&["--device=rtx-5099"], "unknown device 'rtx-5099'; did you mean"),
         (&["--workload=chat-teem"], "did you mean 'chat-team'?"),
+        (&["--tok-s=nan"], "--tok-s NaN cannot be"),
+        (&["--model=qwen3-33b"], "unknown model 'qwen3-33b'; did you mean"),
+        (&["--rent=vast/RTX 5090"], "Name it with --rent-device so that it is predicted, or state"),
+        (
+            &["--rent=vast/RTX 5090", "--rent-tok-s=9", "--rent-offer=reserved"],
+            "no 'reserved' offer of 'vast/RTX 5090' is known, but",
+        ),
+        (
+            &["--hybrid=length", "--against=openai/gpt-4o"],
+            "give a scenario whose [workload] spreads",
+        ),
     ] {
         let message = with(more);
         assert!(message.contains(words), "{words}: {message}");
@@ -237,6 +251,9 @@ fn a_list_of_ones_own_is_checked_kept_and_used() {
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains("mine.csv:2: 'input_usd_mtok' is '1 USD'"), "{message}");
     assert!(!own.exists());
+    fs::write(&mine, format!("{head}api,us,ours,1,2,yesterday,invoice\n")).unwrap();
+    let message = String::from_utf8(run(&update).stderr).unwrap();
+    assert!(message.contains("mine.csv:2: 'as_of' is 'yesterday': write when"), "{message}");
     fs::write(&mine, format!("{head}api,us,ours,1,2,2026-11-20,invoice\n")).unwrap();
     assert!(run(&update).status.success());
     assert!(text(&run(&["prices", "us/ours"])).contains("yours, 2026-11-20"));
@@ -354,6 +371,29 @@ fn a_speed_that_nobody_measured_is_predicted_and_says_so() {
     assert!(number(&speed["likely"]) < number(&speed["high"]), "{speed}");
     let source = speed["source"].as_str().unwrap();
     assert!(source.starts_with("fit: qwen3-14b Q4_K_M on rtx-5090"), "{source}");
+}
+
+#[test]
+fn a_rented_gpu_is_as_fast_as_is_predicted_and_costs_what_its_offer_says() {
+    let out = answer(&[
+        "cost",
+        "--device=rtx-5090",
+        "--model=qwen3-14b",
+        "--workload=chat-team",
+        "--rent=vast/RTX 5090",
+        "--rent-device=rtx-5090",
+        "--rent-offer=lowest",
+        "--set=rent_hours_per_day=9",
+        "--draws=200",
+        "--format=json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let rented = &json["alternatives"][0];
+    // One of them, 0.9081 USD an hour, nine hours on 30.4375 days.
+    let month: f64 = rented["cloud_per_month"].as_str().unwrap().parse().unwrap();
+    assert!((month - 0.9081 * 9.0 * 30.4375).abs() < 1e-6, "{month}");
+    let source = rented["source"].as_str().unwrap();
+    assert!(source.contains("fit: qwen3-14b Q4_K_M on rtx-5090"), "{source}");
 }
 
 #[test]

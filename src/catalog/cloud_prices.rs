@@ -288,6 +288,13 @@ fn listing(
             "'batch_discount' is {discount}: write a share between 0 and 1"
         );
     }
+    let as_of = AsOf(text("as_of").to_owned());
+    ensure!(
+        as_of.0.is_empty() || as_of.day().is_some(),
+        "'as_of' is '{}': write when it was seen, as 2026-11-21, 2026-11, 2026-autumn or 2026, or \
+         leave it empty",
+        as_of.0
+    );
     let gpu_hour = number("usd_per_gpu_hour")?;
     match kind {
         Kind::Api => ensure!(input.is_some(), "an API needs 'input_usd_mtok'"),
@@ -305,7 +312,7 @@ fn listing(
         tier: text("tier_note").to_owned(),
         gpu_hour: gpu_hour.map(UsdPerHour),
         provisioning: text("provisioning").to_owned(),
-        as_of: AsOf(text("as_of").to_owned()),
+        as_of,
         source: text("source").to_owned(),
         notes: text("notes").to_owned(),
     })
@@ -354,12 +361,30 @@ impl PriceList {
         Ok(quote)
     }
 
-    /// The rent of the GPU `key`, written `provider/gpu`.
+    /// The rent of the GPU `key`, written `provider/gpu`, of offers that are called `offer`.
     ///
     /// # Errors
-    /// A key that is not listed, with the nearest.
-    pub fn gpu(&self, key: &str, today: Date) -> anyhow::Result<Quote<'_>> {
-        self.quote(Kind::GpuRental, key, None, today)
+    /// A key that is not listed, with the nearest; an offer that is not, with those that are.
+    pub fn gpu(&self, key: &str, offer: Option<&str>, today: Date) -> anyhow::Result<Quote<'_>> {
+        let mut quote = self.quote(Kind::GpuRental, key, None, today)?;
+        let Some(offer) = offer else { return Ok(quote) };
+        let mut all = quote.others;
+        all.insert(0, quote.listing);
+        let has = |l: &Listing| l.provisioning.to_lowercase().contains(&offer.to_lowercase());
+        let (named, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|l| has(l));
+        let Some((&listing, rest)) = named.split_first() else {
+            let mut known: Vec<&str> = others.iter().map(|l| l.provisioning.as_str()).collect();
+            known.sort_unstable();
+            known.dedup();
+            bail!(
+                "no '{offer}' offer of '{key}' is known, but {}: add it with `bench prices --update \
+                 FILE`",
+                known.join(", ")
+            );
+        };
+        quote.listing = listing;
+        quote.others = rest.to_vec();
+        Ok(quote)
     }
 
     fn quote(
@@ -381,7 +406,7 @@ impl PriceList {
             let mut near = super::nearest(key, keys.iter().map(String::as_str));
             near.dedup();
             let near = if near.is_empty() {
-                String::new()
+                ":".to_owned()
             } else {
                 format!("; did you mean '{}'?", near.join("' or '"))
             };

@@ -205,7 +205,7 @@ pub fn find(place: &str, sector: &str, rate: Option<&ExchangeRate>) -> anyhow::R
         let words = tariffs().iter().flat_map(|t| [t.code.as_str(), t.country.as_str()]);
         let mut near = super::nearest(place, words.filter(|word| !word.is_empty()));
         near.dedup();
-        let near = near.first().map_or(String::new(), |word| format!("; did you mean '{word}'?"));
+        let near = near.first().map_or(":".to_owned(), |word| format!("; did you mean '{word}'?"));
         bail!(
             "no tariff of '{place}' is known{near} `bench prices --electricity` lists them, \
              'electricity_usd_per_kwh' sets yours"

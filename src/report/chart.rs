@@ -394,6 +394,6 @@ mod tests {
     #[test]
     fn axes_are_labelled_shortly() {
         let labels = [0.0, 1500.0, -2500.0, 25_000.0, 2e6, 0.25].map(short);
-        assert_eq!(labels, ["0", "1,500", "-2,500", "25k", "2M", "0.25"]);
+        assert_eq!(labels, ["0", "1,500", "-2,500", "25,000", "2M", "0.25"]);
     }
 }

@@ -2,13 +2,18 @@
 
 use anyhow::{Context as _, bail};
 use rust_decimal::Decimal;
-use rust_decimal::prelude::ToPrimitive;
+use rust_decimal::prelude::{FromPrimitive, ToPrimitive};
 
+use crate::catalog::cloud_prices::Listing;
 use crate::cost::{Alternative, ApiPrice, Assumptions, Basis, Input, Inputs};
+use crate::fit::machine::Machine;
 use crate::units::{TokensPerSecond, Usd, UsdPerHour, UsdPerMtok};
 
 use super::QuestionArgs;
 use super::context::Context;
+use super::demand::{self, Demand};
+use super::predicted::Predictor;
+use super::speed::{Pace, Speed};
 
 /// An alternative with what makes its price uncertain.
 pub struct Named {
@@ -79,38 +84,8 @@ impl Context {
                 spread: Vec::new(),
             });
         }
-        if let (Some(key), Some(tok_s)) = (&args.rent, args.rent_tok_s) {
-            let quote = self.prices.gpu(key, self.today)?;
-            let price = quote.listing.gpu_hour.context("a rental without a price")?;
-            found.push(Named {
-                name: quote.listing.key(),
-                alternative: Alternative::Gpus {
-                    price,
-                    hours_per_day,
-                    tok_s: TokensPerSecond(tok_s),
-                    prompt_s_per_mtok: Decimal::ZERO,
-                },
-                source: format!(
-                    "{price} {}, {}, {}",
-                    quote.listing.provisioning,
-                    quote.listing.as_of.marked(self.today),
-                    quote.listing.source
-                ),
-                conflicts: quote
-                    .others
-                    .iter()
-                    .filter_map(|o| Some((o.gpu_hour?, o)))
-                    .filter(|(other, _)| *other != price)
-                    .map(|(other, o)| {
-                        format!("{other} {} {}", o.provisioning, o.as_of.marked(self.today))
-                    })
-                    .collect(),
-                spread: spread(
-                    Input::rent_usd_per_gpu_hour,
-                    price.0,
-                    quote.others.iter().filter_map(|o| o.gpu_hour.map(|p| p.0)),
-                ),
-            });
+        if let Some(key) = &args.rent {
+            found.push(self.rented(key, args, all, hours_per_day)?);
         }
         if let Some(rent) = prices.and_then(|p| p.rent_usd_per_gpu_hour) {
             found.push(Named {
@@ -139,6 +114,83 @@ impl Context {
         Ok(found)
     }
 
+    /// GPUs by the hour, of the offer that the flags name, else the newest.
+    fn rented(
+        &self,
+        key: &str,
+        args: &QuestionArgs,
+        all: &Assumptions,
+        hours_per_day: Decimal,
+    ) -> anyhow::Result<Named> {
+        let quote = self.prices.gpu(key, args.rent_offer.as_deref(), self.today)?;
+        let price = quote.listing.gpu_hour.context("a rental without a price")?;
+        let (pace, speed) = self.rented_pace(args, all)?;
+        let said = |o: &Listing, price: UsdPerHour| {
+            format!("{price} {}, {}", o.provisioning, o.as_of.marked(self.today))
+        };
+        let mut spread = spread(
+            Input::rent_usd_per_gpu_hour,
+            price.0,
+            quote.others.iter().filter_map(|o| o.gpu_hour.map(|p| p.0)),
+        );
+        let [low, tok_s, high] = pace.tok_s;
+        if low < tok_s || high > tok_s {
+            let number =
+                |value: f64| Decimal::from_f64(value).context("a rented GPU without a speed");
+            spread.push((Input::rented_tok_s, number(low)?, number(high)?));
+        }
+        Ok(Named {
+            name: quote.listing.key(),
+            alternative: Alternative::Gpus {
+                price,
+                hours_per_day,
+                tok_s: TokensPerSecond(tok_s),
+                prompt_s_per_mtok: Decimal::from_f64(pace.prompt_s_per_mtok[1]).unwrap_or_default(),
+            },
+            source: format!("{}, {}; {speed}", said(quote.listing, price), quote.listing.source),
+            conflicts: quote
+                .others
+                .iter()
+                .filter_map(|o| Some((o.gpu_hour?, o)))
+                .filter(|(other, _)| *other != price)
+                .map(|(other, o)| said(o, other))
+                .collect(),
+            spread,
+        })
+    }
+
+    /// The pace of a rented GPU, stated or predicted, and who says so.
+    fn rented_pace(
+        &self,
+        args: &QuestionArgs,
+        all: &Assumptions,
+    ) -> anyhow::Result<(Pace, String)> {
+        if let Some(tok_s) = args.rent_tok_s {
+            let pace = Pace { streams: 1, tok_s: [tok_s; 3], prompt_s_per_mtok: [0.0; 3] };
+            return Ok((pace, "--rent-tok-s".to_owned()));
+        }
+        let Some(word) = &args.rent_device else {
+            bail!(
+                "how fast is the rented GPU? Name it with --rent-device so that it is predicted, \
+                 or state --rent-tok-s"
+            );
+        };
+        let machine = Machine::parse(word, &self.own)?;
+        let demand = Demand::of(args, self, all, true)?;
+        let spec = demand.model.context("--rent-device needs a --model to predict")?;
+        let quant = match demand.quant {
+            Some(quant) => quant,
+            None => demand::usual_quant(self.scenario.as_ref(), spec)?,
+        };
+        match Predictor::new(args, spec, quant)?.speed(&machine, &demand)? {
+            Speed::Predicted { paces, source } => {
+                Ok((*paces.last().context("a speed without a pace")?, source))
+            }
+            Speed::Cannot(reason) => bail!("the rented {} {reason}", machine.name),
+            Speed::Measured { .. } => bail!("a prediction that was measured"),
+        }
+    }
+
     /// The price of an API model.
     pub fn api(&self, key: &str, prompt_tokens: u64) -> anyhow::Result<Named> {
         let quote = self.prices.api(key, prompt_tokens, self.today)?;
@@ -148,9 +200,7 @@ impl Context {
         };
         // An older list may have the price that the newer one leaves out.
         let cached = listing.cached.or_else(|| {
-            let is_same = |o: &&&crate::catalog::cloud_prices::Listing| {
-                o.input == listing.input && o.output == listing.output
-            };
+            let is_same = |o: &&&Listing| o.input == listing.input && o.output == listing.output;
             quote.others.iter().find(is_same).and_then(|o| o.cached)
         });
         let money = |price: Option<UsdPerMtok>| crate::units::or_absent(price);

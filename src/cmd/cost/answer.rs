@@ -243,6 +243,8 @@ impl Answer {
             table.rows.push(row);
         }
         let mut notes = vec![
+            "A month is the mean one of the life, with growth and with API prices that change."
+                .to_owned(),
             "NPV: net present value of owning instead, over the life; its range is the 10th to \
              90th percentile of the draws."
                 .to_owned(),

@@ -104,8 +104,8 @@ pub fn stated_speed(
 ) -> anyhow::Result<()> {
     let number = |name: &str, value: f64| {
         let fine = value.is_finite() && value > 0.0;
-        let value = fine.then(|| Decimal::from_f64(value)).flatten();
-        value.with_context(|| format!("{name} {value:?} cannot be: write tokens a second"))
+        let number = fine.then(|| Decimal::from_f64(value)).flatten();
+        number.with_context(|| format!("{name} {value} cannot be: write tokens a second"))
     };
     let fifth = Decimal::new(2, 1);
     all.put_about(

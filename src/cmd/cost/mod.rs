@@ -94,12 +94,19 @@ struct QuestionArgs {
     /// Where a list has no price for prompt tokens from a cache, they cost as much as others.
     #[arg(long)]
     no_cache_discount: bool,
-    /// A rented GPU to compare with, as `runpod/H100 PCIe 80GB`; needs --rent-tok-s.
-    #[arg(long, value_name = "PROVIDER/GPU", requires = "rent_tok_s")]
+    /// A rented GPU to compare with, as `runpod/H100 PCIe 80GB` (`bench prices --gpus`); needs
+    /// --rent-device or --rent-tok-s. Around the clock, or --set rent_hours_per_day=HOURS.
+    #[arg(long, value_name = "PROVIDER/GPU")]
     rent: Option<String>,
+    /// The rented GPU's name in the catalogue (`bench devices`), so that its speed is predicted.
+    #[arg(long, value_name = "MACHINE", requires = "rent", conflicts_with = "rent_tok_s")]
+    rent_device: Option<String>,
     /// Generated tokens a second of one rented GPU for this workload.
     #[arg(long, value_name = "TOK/S", requires = "rent")]
     rent_tok_s: Option<f64>,
+    /// Which offer of the rented GPU, as on-demand, spot or reserved; otherwise the newest.
+    #[arg(long, value_name = "WORD", requires = "rent")]
+    rent_offer: Option<String>,
     /// What is paid for APIs today, in USD a month, as an alternative of its own.
     #[arg(long, value_name = "USD")]
     bill: Option<rust_decimal::Decimal>,

@@ -55,7 +55,16 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         let (device, speed) = word.split_once('=').unwrap_or((&word, ""));
         // An unknown device is wrong input; one that we know too little about is a row.
         let machine = Machine::parse(device, &context.own)?;
-        let found = work_out(&context, &args.question, &machine, speed);
+        let stated = if speed.is_empty() {
+            None
+        } else {
+            let tok_s: f64 = speed
+                .parse()
+                .ok()
+                .with_context(|| format!("'{speed}' is no speed: write {device}=TOK/S"))?;
+            Some((tok_s, None))
+        };
+        let found = work_out(&context, &args.question, &machine, stated);
         ranked.push(Ranked {
             device: machine.name,
             found: found.map_err(|error| format!("{error:#}")),
@@ -81,18 +90,8 @@ fn work_out(
     context: &Context,
     args: &QuestionArgs,
     machine: &Machine,
-    speed: &str,
+    stated: Option<(f64, Option<f64>)>,
 ) -> anyhow::Result<Found> {
-    let device = &machine.name;
-    let stated = if speed.is_empty() {
-        None
-    } else {
-        let tok_s: f64 = speed
-            .parse()
-            .ok()
-            .with_context(|| format!("'{speed}' is no speed: write {device}=TOK/S"))?;
-        Some((tok_s, None))
-    };
     let Foundation { assumptions, cannot, .. } =
         match settle(context, args, Some(machine), true, stated)? {
             Settled::Known(foundation) => foundation,
