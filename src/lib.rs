@@ -55,7 +55,7 @@ mod tests {
                 "runner", "scenario", "stats", "watch",
             ],
         ),
-        ("report", &["capacity", "compare", "cost", "fit", "record", "stats"]),
+        ("report", &["capacity", "compare", "cost", "fit", "host", "record", "stats", "watch"]),
         ("mock_server", &["runner"]),
         ("cli", &["cmd"]),
         ("cmd", &["*"]),

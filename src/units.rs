@@ -308,6 +308,15 @@ pub fn with_interval(value: f64, interval: Option<(f64, f64)>) -> String {
     }
 }
 
+/// A value with the ends of its interval: `53.1 [52.4, 53.7]`.
+pub fn with_ends(value: f64, interval: Option<(f64, f64)>) -> String {
+    let text = significant(value, 3);
+    match interval {
+        Some((low, high)) => format!("{text} [{}, {}]", significant(low, 3), significant(high, 3)),
+        None => text,
+    }
+}
+
 /// A whole number with thousands apart: `128,256`.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();

@@ -66,7 +66,7 @@ fn row(record: &Record) -> Vec<String> {
 }
 
 /// Prompt + new tokens, the depth, and how many sequences: `512+64 @4096 ×8`.
-fn work(record: &Record) -> String {
+pub(super) fn work(record: &Record) -> String {
     let mut work = format!("{}+{}", record.prompt_tokens, record.new_tokens);
     if record.depth > 0 {
         work.push_str(&format!(" @{}", record.depth));
