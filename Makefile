@@ -5,13 +5,17 @@ FEATURES ?= candle,llama-cpp,openai
 CARGO ?= cargo
 BENCH = $${CARGO_TARGET_DIR:-target}/release/bench
 
-.PHONY: run test lint build setup candle llama-cpp openai overhead clean
+.PHONY: run test test-browser lint build setup candle llama-cpp openai overhead clean
 
 run: build
 	$(BENCH) run scenarios/quickstart.toml
 
 test: setup
 	$(CARGO) test --release --features $(FEATURES)
+
+# Reports in a real Chromium: no errors, sorting, filters, sliders, widths, accessibility.
+test-browser: build
+	sh .ci/browser $(BENCH)
 
 lint: setup
 	$(CARGO) fmt --check

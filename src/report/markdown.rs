@@ -18,10 +18,10 @@ impl Render for Markdown {
                 let level = if section.is_part { "###" } else { "##" };
                 writeln!(out, "{level} {}\n", escape(&section.heading))?;
             }
+            headlines(&section.headlines, out)?;
             for line in &section.text {
                 writeln!(out, "{}\n", escape(line))?;
             }
-            headlines(&section.headlines, out)?;
             for figure in &section.figures {
                 let (title, name) = (escape(figure.plot.title()), &figure.name);
                 writeln!(out, "![{title}](charts/{name}.svg)\n")?;

@@ -89,27 +89,10 @@ fn command(args: &ReportArgs, folder: &Path) -> String {
     if args.with_host_names {
         words.push("--with-host-names".to_owned());
     }
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_is_read_back_by_a_shell_as_it_was() {
-        assert_eq!(quoted("results/2026-11-21-x"), "results/2026-11-21-x");
-        assert_eq!(quoted("Ada's box; rm"), r"'Ada'\''s box; rm'");
-        assert_eq!(quoted(""), "''");
-    }
+    // A word with a NUL cannot have come from a command line.
+    words
+        .iter()
+        .map(|word| shlex::try_quote(word).unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join(" ")
 }

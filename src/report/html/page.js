@@ -54,10 +54,10 @@
     });
   };
 
-  for (const table of document.querySelectorAll("table")) {
+  for (const table of document.querySelectorAll("table:not(.list)")) {
     const rows = table.tBodies[0].rows.length;
     if (rows > 1) sortable(table);
-    if (rows > 5) filterable(table, table.parentElement);
+    if (rows > 8) filterable(table, table.parentElement);
   }
 
   for (const explorer of document.querySelectorAll(".explorer")) {

@@ -23,7 +23,10 @@ pub fn section(rows: &[Row]) -> Section {
     };
     let mut headlines = Vec::new();
     for model in models.iter().take(MOST_MODELS) {
-        let is_of = |row: &&Row| row.is_single() && row.model() == *model;
+        // The work that the results begin with: not the one that looks best.
+        let of_model = |row: &&Row| row.is_single() && row.has_figures() && row.model() == *model;
+        let Some(first) = rows.iter().find(of_model) else { continue };
+        let is_of = |row: &&Row| is_same_work(&row.record, &first.record);
         if let Some(row) = fastest(&is_of, |row| row.record.decode_tok_s_median) {
             headlines.push(one_stream(row));
         }

@@ -1,6 +1,7 @@
 //! Result folders → the report that people publish: the answer first, then everything it rests on.
 
 mod comparable;
+pub mod cost;
 mod growth;
 mod headline;
 mod memory;
