@@ -14,6 +14,8 @@ pub struct Lines {
     pub x: String,
     /// The axis upwards, with its unit.
     pub y: String,
+    /// Whether the axis to the right counts in powers.
+    pub is_logarithmic: bool,
     /// The lines.
     pub series: Vec<Series>,
 }
@@ -43,8 +45,6 @@ pub struct Point {
 const PLOT: f64 = 240.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 20.0;
-/// An axis that spans more than this counts in powers.
-const WIDE_SPAN: f64 = 8.0;
 
 impl Lines {
     /// Whether no line has two points.
@@ -64,7 +64,7 @@ impl Lines {
             (Some(only), _) => (*only, only + 1.0),
             _ => (0.0, 1.0),
         };
-        let is_logarithmic = least > 0.0 && most / least > WIDE_SPAN;
+        let is_logarithmic = self.is_logarithmic && least > 0.0;
         let room = width - LEFT - RIGHT;
         let across = |x: f64| {
             let part = if is_logarithmic {

@@ -143,6 +143,7 @@ mod tests {
             title: "Generation against context".to_owned(),
             x: "tokens of context".to_owned(),
             y: "tok/s".to_owned(),
+            is_logarithmic: true,
             series: vec![Series { name: "candle".to_owned(), points: points.map(point).to_vec() }],
         })
     }

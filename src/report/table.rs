@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::units::ABSENT;
+
 /// Columns and rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
@@ -142,6 +144,21 @@ impl Table {
         Self { columns, ..Self::default() }
     }
 
+    /// Takes out the columns that no row has a value for, and gives their names.
+    pub fn take_absent(&mut self) -> Vec<String> {
+        let is_absent =
+            |at: usize| !self.rows.is_empty() && self.rows.iter().all(|row| row[at].text == ABSENT);
+        let absent: Vec<usize> = (0..self.columns.len()).filter(|at| is_absent(*at)).collect();
+        let mut names = Vec::new();
+        for at in absent.into_iter().rev() {
+            names.insert(0, self.columns.remove(at).name);
+            for row in &mut self.rows.0 {
+                row.remove(at);
+            }
+        }
+        names
+    }
+
     /// Takes out the columns in which every row says the same, and gives their names and values:
     /// what is said once need not be read in every row. A table of one row keeps its columns.
     pub fn take_constant(&mut self, names: &[&str]) -> Vec<(String, String)> {
@@ -177,6 +194,12 @@ mod tests {
         assert_eq!(taken, [("host".to_owned(), "box".to_owned())]);
         assert_eq!(table.columns.len(), 2);
         assert_eq!(&*table.rows[1][0], "llama.cpp");
+        table.columns.push(Column { name: "gap".to_owned(), right: true });
+        for row in &mut table.rows.0 {
+            row.push(ABSENT.into());
+        }
+        assert_eq!(table.take_absent(), ["gap"]);
+        assert_eq!(table.rows[0].len(), 2);
         let mut one = Table::new(&["host"]);
         one.rows.push(vec!["box"]);
         assert!(one.take_constant(&["host"]).is_empty());

@@ -139,9 +139,10 @@ fn table(table: &Table, label: &str) -> Markup {
     // Properties of things, in an order that means something.
     let is_list = table.columns.first().is_some_and(|column| column.name.is_empty());
     html! {
+        @if let Some(caption) = &table.caption { p.note { (caption) } }
         div.table role="region" tabindex="0" aria-label=(format!("Table: {name}")) {
             table class=[is_list.then_some("list")] {
-                caption class=[table.caption.is_none().then_some("unseen")] { (name) }
+                caption.unseen { (name) }
                 thead {
                     tr {
                         @for column in &table.columns {

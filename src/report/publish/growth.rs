@@ -44,6 +44,8 @@ fn context(rows: &[Row]) -> Section {
             title: "Generation against context, one stream".to_owned(),
             x: "tokens in the cache when generation starts".to_owned(),
             y: "tok/s".to_owned(),
+            // The time for a token grows by as much with each token of context.
+            is_logarithmic: false,
             series: lines.into_iter().take(MOST_LINES).collect(),
         }),
         note: first_of(count),
@@ -93,6 +95,7 @@ fn concurrency(rows: &[Row]) -> Section {
             title: "All streams together against their number".to_owned(),
             x: "streams at once".to_owned(),
             y: "tok/s, all streams".to_owned(),
+            is_logarithmic: true,
             series: lines.into_iter().take(MOST_LINES).collect(),
         }),
         note: first_of(count),

@@ -99,7 +99,7 @@ fn headline(label: String, valued: Valued, mut detail: Vec<String>, row: &Row) -
             Some((low, high)) => {
                 format!("95 % interval {} to {}", significant(low, 3), significant(high, 3))
             }
-            None => "no interval: too few trials bear one".to_owned(),
+            None => "without an interval".to_owned(),
         }),
         origin: Some(Origin::Measured),
         detail,

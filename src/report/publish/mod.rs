@@ -85,8 +85,9 @@ fn title(rows: &[Row]) -> String {
 
 fn remake(contents: &Contents, names: &Names, csv: &str) -> Section {
     let mut text = vec![
-        "Every figure above comes from the records of these runs; the report is made of nothing \
-         else and can be made again on any machine."
+        "Every measured figure above comes from the records of these runs, and every prediction \
+         and price from the catalogue of this version of bench: the report can be made again on any \
+         machine."
             .to_owned(),
     ];
     if names.hides_any() {

@@ -169,5 +169,13 @@ pub fn say_once(table: &mut Table) -> Option<String> {
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
-    (!words.is_empty()).then(|| format!("All rows: {}.", words.join("; ")))
+    let absent = table.take_absent();
+    let mut said = Vec::new();
+    if !words.is_empty() {
+        said.push(format!("All rows: {}.", words.join("; ")));
+    }
+    if !absent.is_empty() {
+        said.push(format!("Not in these results: {}.", absent.join(", ")));
+    }
+    (!said.is_empty()).then(|| said.join(" "))
 }

@@ -93,10 +93,11 @@ pub fn engines(sources: &[Source], rows: &[Row]) -> Vec<Section> {
         let Some(first) = of.first() else { continue };
         let description =
             source.description.as_ref().map_or(String::new(), |text| format!(": {text}"));
-        let (least, most) = of.iter().fold((u32::MAX, 0), |(least, most), row| {
-            (least.min(row.record.trials), most.max(row.record.trials))
-        });
-        let trials = if least == most { most.to_string() } else { format!("{least} to {most}") };
+        let (least, most) =
+            of.iter().filter(|row| row.has_figures()).fold((u32::MAX, 0), |(least, most), row| {
+                (least.min(row.record.trials), most.max(row.record.trials))
+            });
+        let trials = if least >= most { most.to_string() } else { format!("{least} to {most}") };
         text.push(format!(
             "Scenario {}{description}. {} cases on {}, {}, {trials} counted trials each, bench {}.",
             first.record.scenario,
@@ -213,7 +214,7 @@ pub fn validity(rows: &[Row]) -> Option<Section> {
     let probes = rows.iter().filter_map(|row| row.record.harness_cpu_share);
     let most = probes.fold(0.0, f64::max);
     let mut text = vec![format!(
-        "{clean} of {} rows have no mark. A marked row stays in every table, with its mark: \
+        "{clean} of {} rows are measured and have no mark. A marked row stays in every table, with its mark: \
          whoever wants a clean one runs it again.",
         rows.len()
     )];

@@ -144,7 +144,6 @@ fn first_token(rows: &[Row]) -> Section {
     }
     let has_rows = !table.rows.is_empty();
     table.caption = say_once(&mut table);
-    drop_empty(&mut table);
     let text = |(value, low, high): Valued| {
         let value = value.unwrap_or_default();
         match low.zip(high) {
@@ -177,20 +176,6 @@ fn first_token(rows: &[Row]) -> Section {
                 .to_owned(),
         ],
         ..Section::default()
-    }
-}
-
-/// Percentiles that no row has samples for.
-fn drop_empty(table: &mut Table) {
-    let all = table.take_constant(&["TTFT p95", "TTFT p99", "gap p99", "95 % interval"]);
-    let said: Vec<_> = all
-        .iter()
-        .filter(|(_, value)| value != ABSENT)
-        .map(|(name, value)| format!("{name}: {value}"))
-        .collect();
-    if !said.is_empty() {
-        let caption = table.caption.take().unwrap_or_default();
-        table.caption = Some(format!("{caption} {}.", said.join("; ")).trim().to_owned());
     }
 }
 
