@@ -12,7 +12,7 @@ use crate::model::quant::Quant;
 use crate::record::{Outcome, Record};
 use crate::report::publish::{Names, Source};
 use crate::report::{Cell, Origin, Section, Table};
-use crate::units::{ABSENT, Bytes, GbPerSecond, Tflops, Tokens, or_absent, significant};
+use crate::units::{ABSENT, Bytes, GbPerSecond, Tflops, Tokens, or_absent, significant, with_ends};
 
 /// The engine that predictions are for.
 const ENGINE: &str = "llama.cpp";
@@ -118,6 +118,8 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         ">decode tok/s, measured",
         ">decode tok/s, predicted",
         ">predicted / measured",
+        ">prefill tok/s, measured",
+        ">prefill tok/s, predicted",
     ]);
     let is_wanted = |r: &&&Record| {
         r.outcome == Outcome::Measured
@@ -129,29 +131,25 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         let context = Tokens(record.prompt_tokens + record.new_tokens + record.depth);
         let Ok(quant) = record.quant.parse::<Quant>() else { continue };
         let Some(answer) = ask(machine, &record.model, quant, context) else { continue };
-        let measured = record.decode_tok_s_median;
-        let ends = record.decode_tok_s_low.zip(record.decode_tok_s_high);
-        let ratio = answer.decode.zip(measured).map(|(p, m)| p.value.0 / m);
-        let peak = record.peak_vram_bytes.or(record.peak_memory_bytes);
+        let r = record;
+        let ratio = answer.decode.zip(r.decode_tok_s_median).map(|(p, m)| p.value.0 / m);
+        let peak = r.peak_vram_bytes.or(r.peak_memory_bytes);
+        // Predictions of prefill are for the first tokens of a context.
+        let is_first = r.depth == 0;
         table.rows.push(vec![
-            record.model.as_str().into(),
-            record.quant.as_str().into(),
-            record.engine.as_str().into(),
+            r.model.as_str().into(),
+            r.quant.as_str().into(),
+            r.engine.as_str().into(),
             Cell::number(context.to_string(), Some(f64::from(context.0))),
             Cell::number(or_absent(peak.map(Bytes)), peak.map(|b| b as f64))
                 .from_origin(Origin::Measured),
             Cell::number(answer.needed.to_string(), Some(answer.needed.0 as f64))
                 .from_origin(Origin::Predicted),
-            match measured {
-                Some(value) => {
-                    let mark = if record.marks.is_empty() { "" } else { "*" };
-                    let text = format!("{}{mark}", crate::units::with_ends(value, ends));
-                    Cell::number(text, Some(value)).from_origin(Origin::Measured)
-                }
-                None => ABSENT.into(),
-            },
+            measured(r, [r.decode_tok_s_median, r.decode_tok_s_low, r.decode_tok_s_high]),
             estimate(answer.decode.map(|e| [e.value.0, e.low.0, e.high.0])),
             Cell::number(ratio.map_or(ABSENT.to_owned(), |r| significant(r, 3)), ratio),
+            measured(r, [r.prefill_tok_s_median, r.prefill_tok_s_low, r.prefill_tok_s_high]),
+            estimate(answer.prefill.filter(|_| is_first).map(|e| [e.value.0, e.low.0, e.high.0])),
         ]);
     }
     let mut text = vec![
@@ -163,6 +161,7 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
     if table.rows.is_empty() {
         text.push("No measured case here can be set beside one.".to_owned());
     }
+    let _ = table.take_constant(&["engine"]);
     Section {
         heading: format!("What fits on {name}"),
         text,
@@ -176,12 +175,12 @@ fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
     let mut table = Table::new(&[
         "model",
         ">weights",
-        ">memory with 8,192 tokens",
+        ">memory in all",
         "fits",
         ">longest context",
         ">prefill tok/s",
         ">decode tok/s",
-        "measured here",
+        ">measured",
     ]);
     let (mut asked, mut fitting) = (0, 0);
     for spec in models::all().iter().filter(|spec| spec.context_max >= CONTEXT.0) {
@@ -208,9 +207,12 @@ fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
             ),
             estimate(answer.prefill.map(|e: Estimate<_>| [e.value.0, e.low.0, e.high.0])),
             estimate(answer.decode.map(|e| [e.value.0, e.low.0, e.high.0])),
-            if cases == 0 { "".into() } else { format!("{cases} cases, see above").into() },
+            if cases == 0 { ABSENT.into() } else { format!("{cases} cases").into() },
         ]);
     }
+    let all = table.take_constant(&["fits"]);
+    let caption = all.first().map(|(_, how)| format!("All of these fit {how}."));
+    table.caption = caption;
     Section {
         heading: format!("Other models on {name}"),
         is_part: true,
@@ -221,6 +223,14 @@ fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         table: (!table.rows.is_empty()).then_some(table),
         ..Section::default()
     }
+}
+
+/// A measured value with its interval, and `*` where something speaks against it.
+fn measured(record: &Record, [value, low, high]: [Option<f64>; 3]) -> Cell {
+    let Some(value) = value else { return ABSENT.into() };
+    let mark = if record.marks.is_empty() { "" } else { "*" };
+    let text = format!("{}{mark}", with_ends(value, low.zip(high)));
+    Cell::number(text, Some(value)).from_origin(Origin::Measured)
 }
 
 /// A predicted value with its interval.
