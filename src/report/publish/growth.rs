@@ -6,7 +6,7 @@ use crate::report::plot::Plot;
 use crate::report::{Figure, Section};
 use crate::units::{self, Tokens};
 
-use super::rows::{Row, say_once, table};
+use super::rows::{Row, Valued, say_once, table};
 
 /// A chart of more lines cannot be read; the tables have all.
 const MOST_LINES: usize = 7;
@@ -160,7 +160,7 @@ fn series<K: PartialEq>(
     rows: &[Row],
     is_wanted: &dyn Fn(&Row) -> bool,
     at: &dyn Fn(&Row) -> f64,
-    value: fn(&Record) -> (Option<f64>, Option<f64>, Option<f64>),
+    value: fn(&Record) -> Valued,
     work: fn(&Record) -> K,
 ) -> Vec<Series> {
     let mut groups: Vec<(&Row, Vec<Point>)> = Vec::new();
