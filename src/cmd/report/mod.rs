@@ -1,5 +1,6 @@
 //! `bench report`: prints the tables of results, puts them into a document, or makes a whole report.
 
+mod cost;
 mod fit;
 mod publish;
 mod splice;
@@ -25,6 +26,10 @@ pub struct ReportArgs {
     /// The title of the report; otherwise it names the machines.
     #[arg(long, value_name = "TEXT", requires = "out")]
     title: Option<String>,
+    /// Add what owning the machine costs and when it pays back: the arguments of `bench cost`, as
+    /// one word, such as '--workload chat-team --device rtx-5090 --model qwen3-8b --against X/Y'.
+    #[arg(long, value_name = "ARGS", requires = "out", allow_hyphen_values = true)]
+    cost: Option<String>,
     /// Show the names that people gave to machines; otherwise hardware stands for them.
     #[arg(long, requires = "out")]
     with_host_names: bool,

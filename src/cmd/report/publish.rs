@@ -12,7 +12,7 @@ use crate::report::markdown::Markdown;
 use crate::report::publish::{self, Contents, Source};
 use crate::report::{Render, Report};
 
-use super::{ReportArgs, fit, read_folder};
+use super::{ReportArgs, cost, fit, read_folder};
 
 /// Makes the report of `args` in `folder`.
 pub fn write(args: &ReportArgs, folder: &Path) -> anyhow::Result<()> {
@@ -25,7 +25,7 @@ pub fn write(args: &ReportArgs, folder: &Path) -> anyhow::Result<()> {
     let contents = Contents {
         title: args.title.clone(),
         fit: fit::sections(&sources, args.with_host_names),
-        cost: Vec::new(),
+        cost: args.cost.as_deref().map_or_else(|| Ok(cost::missing()), cost::sections)?,
         with_host_names: args.with_host_names,
         command: command(args, folder),
         sources,
@@ -86,6 +86,9 @@ fn command(args: &ReportArgs, folder: &Path) -> String {
     if let Some(title) = &args.title {
         words.extend(["--title".to_owned(), title.clone()]);
     }
+    if let Some(cost) = &args.cost {
+        words.extend(["--cost".to_owned(), cost.clone()]);
+    }
     if args.with_host_names {
         words.push("--with-host-names".to_owned());
     }
@@ -95,4 +98,27 @@ fn command(args: &ReportArgs, folder: &Path) -> String {
         .map(|word| shlex::try_quote(word).unwrap_or_default())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_read_back_by_a_shell_as_it_was() {
+        let args = ReportArgs {
+            results: vec!["results/2026-11-21-x".into(), "Ada's results".into()],
+            out: None,
+            title: None,
+            cost: Some("--workload chat-team --rent 'runpod/H100 PCIe 80GB'".to_owned()),
+            with_host_names: true,
+            format: crate::cmd::run::Format::Table,
+            splice: None,
+        };
+        let command = command(&args, Path::new("reports/x"));
+        let words = shlex::split(&command).unwrap();
+        assert_eq!(words[2..4], ["results/2026-11-21-x", "Ada's results"]);
+        assert!(words.contains(&args.cost.unwrap()), "{command}");
+        assert_eq!(words.last().unwrap(), "--with-host-names");
+    }
 }
