@@ -109,7 +109,7 @@ impl Explorer {
             None => format!("owning never breaks even in its {}", or_absent(Some(self.life))),
         };
         format!(
-            "At {} a day, {} for hardware and {}, {when}: it costs {} a month, {} {}.",
+            "At {} a working day, {} for a device and {}, {when}: it costs {} a month, {} {}.",
             shown(&self.volume),
             shown(&self.hardware),
             shown(&self.electricity),

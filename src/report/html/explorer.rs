@@ -30,11 +30,11 @@ pub fn markup(explorer: &Explorer, number: usize) -> Markup {
             (chart(explorer, NARROW, "narrow"))
             script type="application/json" { (PreEscaped(data(explorer))) }
             details {
-                summary { "The values of this chart, at the prices above" }
+                summary { "The values of this chart, at the prices that it starts with" }
                 (table(&explorer.values(), "Break-even by volume"))
             }
             details {
-                summary { "Break-even by hardware and electricity price" }
+                summary { "Break-even by hardware and electricity price, at the volume that it starts with" }
                 (table(&explorer.prices(), "Break-even by price"))
             }
         }

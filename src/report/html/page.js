@@ -81,7 +81,7 @@
         ? `owning never breaks even in its ${grid.lifeShown}`
         : `owning breaks even after ${text}`;
       answer.textContent =
-        `At ${grid.volume[at.volume]} a day, ${grid.hardware[at.hardware]} for hardware and ` +
+        `At ${grid.volume[at.volume]} a working day, ${grid.hardware[at.hardware]} for a device and ` +
         `${grid.electricity[at.electricity]}, ${when}: it costs ${owning} a month, ` +
         `${grid.against} ${cloud}.`;
       for (const chart of charts) {

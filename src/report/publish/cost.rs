@@ -56,7 +56,7 @@ pub fn explorer(against: &str, inputs: &Inputs) -> Option<Explorer> {
         against: against.to_owned(),
         life: Months((inputs.life_years * Decimal::from(12)).round().to_f64()?),
         volume: Axis {
-            name: "tokens a working day".to_owned(),
+            name: "tokens on a working day".to_owned(),
             shown: volumes.iter().map(|v| format!("{} tokens", short(*v))).collect(),
             start: half as usize,
             values: volumes,
