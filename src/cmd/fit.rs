@@ -5,24 +5,25 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::catalog::hardware::{Device, Family, Kind};
+use crate::catalog::hardware::Device;
 use crate::catalog::models::{self, ModelSpec};
 use crate::catalog::own;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
+use crate::fit::basis::Basis;
 use crate::fit::file;
 use crate::fit::machine::Machine;
 use crate::fit::memory::{self, Layout, Plan, Weights};
-use crate::fit::work::{Packing, Work};
+use crate::fit::work::Work;
 use crate::fit::{claims, constants};
-use crate::host;
 use crate::model::Tensor;
 use crate::model::gguf::Header;
 use crate::model::quant::{Quant, TensorType};
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
-use crate::units::{self, GbPerSecond, Tokens, TokensPerSecond, significant};
+use crate::units::{self, Tokens, TokensPerSecond, significant};
 
+use super::here::Here;
 use super::run::Format;
 
 /// Flags of `bench fit`.
@@ -53,6 +54,10 @@ pub struct FitArgs {
     /// The engine: llama.cpp, ollama or mlx
     #[arg(long, value_name = "ENGINE", default_value = "llama.cpp")]
     engine: String,
+    /// Results of this machine to calibrate by: folders that `bench run` made; all of this machine
+    /// in results/ where it is left out, `none` for none
+    #[arg(long, value_name = "DIR", value_delimiter = ',', conflicts_with = "device")]
+    records: Vec<PathBuf>,
     /// Your own devices and prices, a TOML file
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
@@ -94,15 +99,22 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
         return print_claims();
     }
     let kv_type = kv_type(&args.kv_type)?;
+    let here = args.device.is_empty().then(|| Here::look(&args.records)).transpose()?;
+    let own = here.as_ref().map(|here| &here.own);
     ensure!(
-        crate::fit::speed::ENGINES.contains(&args.engine.as_str()),
-        "unknown engine '{}'; predictions are for {}",
+        crate::fit::speed::ENGINES.contains(&args.engine.as_str())
+            || own.is_some_and(|own| own.constants(&args.engine).is_some()),
+        "unknown engine '{}'; predictions are for {}, and on this machine for those that \
+         `bench run` has measured",
         args.engine,
         crate::fit::speed::ENGINES.join(", ")
     );
     let contexts: Vec<Tokens> =
         args.context.iter().map(|c| tokens(c)).collect::<anyhow::Result<_>>()?;
-    let machines = machines(&args.device, &own_devices(args.catalog.as_deref())?)?;
+    let machines = match &here {
+        Some(here) => vec![here.machine.clone()],
+        None => machines(&args.device, &own_devices(args.catalog.as_deref())?)?,
+    };
     let mut lines = Vec::new();
     for prepared in prepare(args)? {
         for &context in &contexts {
@@ -119,7 +131,13 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
             };
             let question = Question { layout, engine: args.engine.clone() };
             for machine in &machines {
-                let answer = answer::answer(&candidate, machine, &question, constants::embedded());
+                let published = constants::embedded();
+                let answer = match own {
+                    Some(own) => {
+                        own.answer(&candidate, &prepared.quant, machine, &question, published)
+                    }
+                    None => answer::answer(&candidate, machine, &question, published),
+                };
                 if is_wanted(&answer, args) {
                     lines.push(Line {
                         machine: machine.name.clone(),
@@ -136,7 +154,7 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     if lines.is_empty() {
         eprintln!("nothing matches; try a shorter --context, another --quant or no --min-tok-s");
     }
-    print(&lines, args.format)?;
+    print(&lines, here.as_ref().map_or(&[], |here| &here.notes), args.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,58 +233,11 @@ pub fn own_devices(path: Option<&Path>) -> anyhow::Result<Vec<Device>> {
 }
 
 fn machines(words: &[String], own: &[Device]) -> anyhow::Result<Vec<Machine>> {
-    if words.is_empty() {
-        return Ok(vec![this_machine()]);
-    }
     if words.iter().any(|w| w == "all") {
         let all = own.iter().chain(crate::catalog::hardware::all());
         return all.map(|d| Machine::parse(&d.id, own)).collect();
     }
     words.iter().map(|w| Machine::parse(w, own)).collect()
-}
-
-/// This machine: its GPUs by their names in the catalogue, else its processor with the bandwidth
-/// that the probe measures.
-fn this_machine() -> Machine {
-    let host = host::describe();
-    let probe = host::probe(host.cpu.usable_threads).ok();
-    let processor = Device {
-        id: "this-machine".to_owned(),
-        name: "this machine".to_owned(),
-        vendor: String::new(),
-        kind: Kind::Cpu,
-        family: Family::Cpu,
-        memory: Some(host.memory.total),
-        memory_label_gb: None,
-        bandwidth: probe.map(|p| GbPerSecond(p.read_bandwidth.0)),
-        fp16: probe.map(|p| p.compute),
-        gpu_cores: None,
-        power: None,
-        idle_power: None,
-        list_price: None,
-        street_price: None,
-        source: "measured by the probe".to_owned(),
-        notes: String::new(),
-    };
-    let known = |name: &str| {
-        let plain = |s: &str| s.to_lowercase().replace("nvidia ", "").replace(' ', "-");
-        let wanted = plain(name).replace("geforce-", "");
-        crate::catalog::hardware::all().iter().find(|d| d.id == wanted || plain(&d.name) == wanted)
-    };
-    let devices: Vec<Device> = host
-        .gpus
-        .iter()
-        .filter_map(|gpu| {
-            let mut device = known(&gpu.name)?.clone();
-            // What the driver says here is truer than the catalogue.
-            device.memory = gpu.memory.or(device.memory);
-            Some(device)
-        })
-        .collect();
-    if devices.is_empty() {
-        return Machine { name: host.label, devices: vec![processor], host: None };
-    }
-    Machine { name: host.label, devices, host: Some(processor) }
 }
 
 fn prepare(args: &FitArgs) -> anyhow::Result<Vec<Prepared>> {
@@ -299,7 +270,7 @@ fn prepare(args: &FitArgs) -> anyhow::Result<Vec<Prepared>> {
                     spec: spec.clone(),
                     quant: quant.to_string(),
                     weights: Weights::of(&tensors),
-                    work: Work::of_tensors(spec, &tensors, Packing::of(quant)),
+                    work: Work::of_tensors(spec, &tensors, file::packing(&tensors)),
                 }),
                 Err(error) if single && quants.len() == 1 => return Err(error),
                 Err(error) => eprintln!("left out: {error:#}"),
@@ -320,6 +291,17 @@ fn shown<T: Copy>(estimate: Option<Estimate<T>>, number: impl Fn(T) -> f64) -> S
     )
 }
 
+/// On what the speeds rest: one word where it is the same for both.
+fn basis(answer: &Answer) -> String {
+    match (answer.prefill.map(|e| e.basis), answer.decode.map(|e| e.basis)) {
+        (Some(prefill), Some(decode)) if prefill != decode => {
+            format!("prefill {prefill}, decode {decode}")
+        }
+        (_, Some(basis)) | (Some(basis), None) => basis.to_string(),
+        (None, None) => units::ABSENT.to_owned(),
+    }
+}
+
 fn verdict_words(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Fits => "fully".to_owned(),
@@ -329,11 +311,11 @@ fn verdict_words(verdict: &Verdict) -> String {
     }
 }
 
-fn print(lines: &[Line], format: Format) -> anyhow::Result<()> {
+fn print(lines: &[Line], notes: &[String], format: Format) -> anyhow::Result<()> {
     let out = &mut std::io::stdout().lock();
     match format {
-        Format::Table => Terminal::default().render(&report(lines), out)?,
-        Format::Markdown => Markdown.render(&report(lines), out)?,
+        Format::Table => Terminal::default().render(&report(lines, notes), out)?,
+        Format::Markdown => Markdown.render(&report(lines, notes), out)?,
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(out);
             writer.write_record(COLUMNS)?;
@@ -352,7 +334,7 @@ fn print(lines: &[Line], format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(lines: &[Line]) -> Report {
+fn report(lines: &[Line], here: &[String]) -> Report {
     let many = lines.iter().any(|l| l.users > 1);
     let mut columns = vec![
         "machine",
@@ -368,6 +350,7 @@ fn report(lines: &[Line]) -> Report {
         ">prefill tok/s",
         ">TTFT s",
         ">decode tok/s",
+        "basis",
     ];
     if many {
         columns.push(">all users tok/s");
@@ -390,6 +373,7 @@ fn report(lines: &[Line]) -> Report {
             shown(a.prefill, |v| v.0),
             shown(a.ttft, units::Nanos::seconds),
             shown(a.decode, |v| v.0),
+            basis(a),
         ];
         if many {
             row.push(shown(a.system, |v| v.0));
@@ -402,10 +386,13 @@ fn report(lines: &[Line]) -> Report {
         }
     }
     let mut notes = vec![
-        "speeds are predicted: value [low, high], the interval that holds four of five measurements \
-         of devices the model has not seen (reports/accuracy.md); at a full context"
+        "speeds are value [low, high], the interval that holds four of five measurements, at a full \
+         context; predicted: from what others published, for devices that were not seen \
+         (reports/accuracy.md); calibrated: by this machine's records of other cases; measured: the \
+         very case was run here"
             .to_owned(),
     ];
+    notes.extend_from_slice(here);
     notes.extend(remarks);
     Report {
         title: String::new(),
@@ -413,7 +400,7 @@ fn report(lines: &[Line]) -> Report {
     }
 }
 
-const COLUMNS: [&str; 26] = [
+const COLUMNS: [&str; 27] = [
     "machine",
     "model",
     "quant",
@@ -438,7 +425,8 @@ const COLUMNS: [&str; 26] = [
     "decode_tok_s_low",
     "decode_tok_s_high",
     "system_tok_s",
-    "basis",
+    "prefill_basis",
+    "decode_basis",
     "remarks",
 ];
 
@@ -468,7 +456,9 @@ fn cells(line: &Line) -> Vec<String> {
     three(a.ttft.map(|e| [e.value.seconds(), e.low.seconds(), e.high.seconds()]));
     three(a.decode.map(|e| [e.value.0, e.low.0, e.high.0]));
     row.push(a.system.map_or_else(String::new, |e| significant(e.value.0, 4)));
-    row.push(if a.decode.is_some() { "predicted" } else { "" }.to_owned());
+    let basis = |basis: Option<Basis>| basis.map_or_else(String::new, |b| b.to_string());
+    row.push(basis(a.prefill.map(|e| e.basis)));
+    row.push(basis(a.decode.map(|e| e.basis)));
     row.push(a.remarks.join("; "));
     row
 }
@@ -481,7 +471,14 @@ fn object(line: &Line) -> serde_json::Map<String, serde_json::Value> {
         .map(|(name, cell)| {
             let is_text = matches!(
                 *name,
-                "machine" | "model" | "quant" | "usable_reason" | "fits" | "basis" | "remarks"
+                "machine"
+                    | "model"
+                    | "quant"
+                    | "usable_reason"
+                    | "fits"
+                    | "prefill_basis"
+                    | "decode_basis"
+                    | "remarks"
             );
             let value = match cell.parse::<serde_json::Number>() {
                 Ok(number) if !is_text => serde_json::Value::Number(number),
@@ -495,6 +492,7 @@ fn object(line: &Line) -> serde_json::Map<String, serde_json::Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::work::Packing;
 
     #[test]
     fn contexts_are_read_with_their_unit() {
@@ -528,6 +526,6 @@ mod tests {
             answer,
         };
         assert_eq!(cells(&line).len(), COLUMNS.len());
-        assert_eq!(object(&line)["basis"], "predicted");
+        assert_eq!(object(&line)["decode_basis"], "predicted");
     }
 }

@@ -4,10 +4,11 @@ use crate::catalog::hardware::Device;
 use crate::catalog::models::ModelSpec;
 use crate::units::{Bytes, Nanos, Tokens, TokensPerSecond};
 
+use super::basis::Basis;
 use super::calibrate::{Class, Constants, Spread};
 use super::machine::Machine;
 use super::memory::{Layout, Memory, Plan, Weights};
-use super::posynomial;
+use super::posynomial::{self, Term};
 use super::speed::{self, Place, Usage};
 use super::work::{self, Work};
 
@@ -20,6 +21,8 @@ pub struct Estimate<T> {
     pub low: T,
     /// The upper end.
     pub high: T,
+    /// On what it rests.
+    pub basis: Basis,
 }
 
 /// Where the model's layers lie.
@@ -242,25 +245,29 @@ fn predict(
     // Shares of different speed, and families that nobody measured, add uncertainty that no
     // published measurement covers.
     let mut widen = if places.len() > 1 { 1.5 } else { 1.0 };
-    if let Some(unseen) = places.iter().find(|p| !constants.has_seen(p.family)) {
+    let single = if work.experts.is_some() { Class::DecodeExperts } else { Class::DecodeDense };
+    let is_own = |class| constants.basis(class) == Basis::Calibrated;
+    let all_own = is_own(single) && is_own(Class::Prefill);
+    if let Some(unseen) = places.iter().find(|p| !constants.has_seen(p.family) && !all_own) {
         widen *= 2.0;
         let family = unseen.family.name();
         answer.remarks.push(format!("no published measurement of '{family}': twice the interval"));
     }
-    let spread = |class: Class| {
-        let s = constants.spreads[&class];
+    let spread = |class: Class, terms: &[Term]| {
+        let s = constants.spread(class, terms);
+        let widen = if is_own(class) { 1.0 } else { widen };
         Spread { low: s.low * widen, high: s.high * widen }
     };
-    let speed = |tokens: f64, seconds: f64, class: Class, ceiling: Option<f64>| {
+    let speed = |terms: &[Term], tokens: f64, seconds: f64, class: Class, ceiling: Option<f64>| {
         let value = ceiling.map_or(tokens / seconds, |c| (tokens / seconds).min(c));
-        let (low, high) = spread(class).around(value, ceiling);
+        let (low, high) = spread(class, terms).around(value, ceiling);
         Estimate {
             value: TokensPerSecond(value),
             low: TokensPerSecond(low),
             high: TokensPerSecond(high),
+            basis: constants.basis(class),
         }
     };
-    let single = if work.experts.is_some() { Class::DecodeExperts } else { Class::DecodeDense };
     let step = |streams: f64| {
         let usage = Usage { streams, ..usage };
         let terms = places.iter().flat_map(|p| speed::step_terms(work, &usage, p));
@@ -269,17 +276,18 @@ fn predict(
             + work.touched_expert_bytes(streams)
             + streams * work.cache_read(context, usage.value_bytes);
         let fastest: f64 = places.iter().map(|p| p.share * bytes / p.bandwidth).sum();
-        (posynomial::seconds(&terms, &constants.theta), streams / fastest)
+        (posynomial::seconds(&terms, &constants.theta), streams / fastest, terms)
     };
-    let (seconds, ceiling) = step(1.0);
-    answer.decode = Some(speed(1.0, seconds, single, Some(ceiling)));
+    let (seconds, ceiling, terms) = step(1.0);
+    answer.decode = Some(speed(&terms, 1.0, seconds, single, Some(ceiling)));
     let slots = f64::from(layout.slots);
     if layout.slots > 1 {
-        let (together, ceiling) = step(slots);
+        let (together, ceiling, terms) = step(slots);
         // Together is never slower than one after the other.
         let seconds = together.min(slots * seconds);
         if places.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)) {
-            answer.system = Some(speed(slots, seconds, Class::DecodeStreams, Some(ceiling)));
+            answer.system =
+                Some(speed(&terms, slots, seconds, Class::DecodeStreams, Some(ceiling)));
         } else {
             let why = "no speed for all users together: nothing published tells how this device";
             answer.remarks.push(format!("{why} gains from several streams"));
@@ -294,7 +302,7 @@ fn predict(
     };
     let terms: Vec<_> = terms.into_iter().flatten().collect();
     let seconds = posynomial::seconds(&terms, &constants.theta);
-    let prefill = speed(prompt.prompt, seconds, Class::Prefill, None);
+    let prefill = speed(&terms, prompt.prompt, seconds, Class::Prefill, None);
     let wait = |speed: TokensPerSecond, first: TokensPerSecond| {
         Nanos::from_seconds(prompt.prompt / speed.0 + 1.0 / first.0)
     };
@@ -303,6 +311,7 @@ fn predict(
             value: wait(prefill.value, decode.value),
             low: wait(prefill.high, decode.high),
             high: wait(prefill.low, decode.low),
+            basis: prefill.basis.min(decode.basis),
         });
     }
     answer.prefill = Some(prefill);

@@ -65,14 +65,16 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     Ok(spec)
 }
 
-/// How most of the weights are packed.
+/// How most of the layers' weights are packed. A large vocabulary, packed otherwise, is most of the
+/// bytes of a small model and none of the work of its prompts.
 pub fn packing(tensors: &[Tensor]) -> Packing {
+    let layers = || tensors.iter().filter(|t| t.name.starts_with("blk."));
     let mut most = (0, TensorType::F16);
-    for tensor in tensors {
+    for tensor in layers() {
         let kind = tensor.kind;
-        let bytes: u64 = tensors.iter().filter(|t| t.kind == kind).map(Tensor::bytes).sum();
-        if bytes > most.0 {
-            most = (bytes, kind);
+        let weights: u64 = layers().filter(|t| t.kind == kind).map(Tensor::elements).sum();
+        if weights > most.0 {
+            most = (weights, kind);
         }
     }
     match most.1 {

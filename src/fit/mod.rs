@@ -2,13 +2,17 @@
 //! published measurements.
 
 pub mod answer;
+pub mod basis;
 pub mod calibrate;
 pub mod claims;
 pub mod constants;
 pub mod evidence;
 pub mod file;
+pub mod local;
 pub mod machine;
+pub mod measured;
 pub mod memory;
+pub mod own;
 pub mod posynomial;
 pub mod speed;
 pub mod work;

@@ -168,6 +168,16 @@ pub fn step_terms(work: &Work, usage: &Usage, place: &Place) -> Vec<Term> {
         cache.term(share * usage.streams * cached / place.bandwidth),
     ];
     if let Some(fp16) = place.fp16 {
+        if place.api == Api::Cpu {
+            // Few cores unpack and multiply about as fast as memory delivers, and every head of a
+            // query multiplies with the cache by itself.
+            let mut compute = Factors::new("step.compute");
+            compute.one("packing", work.packing.name());
+            terms.push(compute.term(share * work.active_weights() / fp16));
+            let operations = work.attention_operations(usage.cached, 0.0);
+            let seconds = share * usage.streams * operations / fp16;
+            terms.push(Factors::new("step.attention").term(seconds));
+        }
         if place.family.is_apple() {
             let unpack = if is_k(work.packing) { "step.unpack-k" } else { "step.unpack" };
             let seconds = share * work.active_weights() / fp16;
@@ -347,6 +357,8 @@ fn list() -> Vec<Named> {
     add("step.unpack", 1.0_f64.ln(), 1.0);
     add("step.unpack-k", 3.0_f64.ln(), 1.0);
     add("step.batch", 5.0_f64.ln(), 0.7);
+    add("step.compute", 1.0_f64.ln(), 0.7);
+    add("step.attention", 4.0_f64.ln(), 1.0);
     add("prompt.matrix", (1.0_f64 / 0.4).ln(), 0.5);
     add("prompt.scatter", 20.0_f64.ln(), 1.0);
     add("prompt.attention", 4.0_f64.ln(), 1.0);
@@ -382,7 +394,8 @@ fn list() -> Vec<Named> {
             add(&format!("{stem}.api.{}", api.name()), 0.0, deviation);
         }
     }
-    for (stem, deviation) in [("step.weights", 0.12), ("prompt.matrix", 0.2)] {
+    for (stem, deviation) in [("step.weights", 0.12), ("step.compute", 0.3), ("prompt.matrix", 0.2)]
+    {
         for packing in Packing::ALL {
             add(&format!("{stem}.packing.{}", packing.name()), 0.0, deviation);
         }

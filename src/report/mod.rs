@@ -5,6 +5,7 @@ pub mod chart;
 pub mod explorer;
 pub mod html;
 pub mod lines;
+pub mod load;
 pub mod markdown;
 pub mod plot;
 pub mod publish;

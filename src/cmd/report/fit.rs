@@ -1,18 +1,22 @@
 //! The part of a report about what else its machines could run: predictions beside what was measured.
 
-use crate::catalog::hardware::{self, Device, Family, Kind};
+use std::path::PathBuf;
+
 use crate::catalog::models;
+use crate::cmd::own_results;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
+use crate::fit::basis::Basis;
 use crate::fit::constants;
+use crate::fit::file;
 use crate::fit::machine::Machine;
 use crate::fit::memory::{self, Layout, Plan, Weights};
-use crate::fit::work::{Packing, Work};
-use crate::host::Host;
+use crate::fit::own::Own;
+use crate::fit::work::Work;
 use crate::model::quant::Quant;
 use crate::record::{Outcome, Record};
 use crate::report::publish::{Names, Source};
 use crate::report::{Cell, Origin, Section, Table};
-use crate::units::{ABSENT, Bytes, GbPerSecond, Tflops, Tokens, or_absent, significant, with_ends};
+use crate::units::{ABSENT, Bytes, Tokens, TokensPerSecond, or_absent, significant, with_ends};
 
 /// The engine that predictions are for.
 const ENGINE: &str = "llama.cpp";
@@ -20,8 +24,12 @@ const ENGINE: &str = "llama.cpp";
 const QUANT: Quant = Quant::Q4KM;
 const CONTEXT: Tokens = Tokens(8192);
 
-/// The sections, two for each machine that is described.
-pub fn sections(sources: &[Source], with_host_names: bool) -> Vec<Section> {
+/// The sections, two for each machine that is described; `folders` are those of `sources`.
+pub fn sections(
+    sources: &[Source],
+    folders: &[PathBuf],
+    with_host_names: bool,
+) -> anyhow::Result<Vec<Section>> {
     let names = Names::of(sources, with_host_names);
     let mut sections = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
@@ -31,70 +39,35 @@ pub fn sections(sources: &[Source], with_host_names: bool) -> Vec<Section> {
             continue;
         }
         seen.push(&first.host);
-        let of_host = |r: &&Record| r.host == first.host;
-        let records: Vec<&Record> =
-            sources.iter().flat_map(|s| &s.records).filter(of_host).collect();
-        let Some(machine) = machine(host, &records) else { continue };
+        let is_its = |s: &Source| {
+            s.host.as_ref().is_some_and(|other| other.label == host.label)
+                && s.records.first().is_some_and(|r| r.host == first.host)
+        };
+        let its: Vec<(&Source, &PathBuf)> =
+            sources.iter().zip(folders).filter(|(source, _)| is_its(source)).collect();
+        let records: Vec<&Record> = its.iter().flat_map(|(source, _)| &source.records).collect();
+        let folders: Vec<PathBuf> = its.iter().map(|(_, folder)| (*folder).clone()).collect();
+        let results = own_results::read(&folders)?;
+        let machine = super::super::host::machine(&results.host, results.speeds.as_ref());
+        let own = Own::of(&results.points, &machine, constants::embedded());
         let name = names.host(&first.host);
         sections.push(beside(&name, &machine, &records));
-        sections.push(others(&name, &machine, &records));
+        sections.push(others(&name, &machine, &own, &records));
     }
-    sections
+    Ok(sections)
 }
 
-/// The machine of the records: its GPUs where the catalogue knows them, else its processor at the
-/// speed that the probes beside the cases measured.
-fn machine(host: &Host, records: &[&Record]) -> Option<Machine> {
-    let middle = |of: fn(&Record) -> [Option<f64>; 2]| {
-        let mut values: Vec<f64> = records.iter().flat_map(|r| of(r)).flatten().collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
-    };
-    let bandwidth =
-        middle(|r| [r.probe_bandwidth_gb_s_before, r.probe_bandwidth_gb_s_after]).map(GbPerSecond);
-    let compute = middle(|r| [r.probe_tflops_before, r.probe_tflops_after]).map(Tflops);
-    let processor = Device {
-        id: "its-processor".to_owned(),
-        name: host.cpu.model.clone(),
-        vendor: String::new(),
-        kind: Kind::Cpu,
-        family: Family::Cpu,
-        memory: Some(host.memory.total),
-        memory_label_gb: None,
-        bandwidth,
-        fp16: compute,
-        gpu_cores: None,
-        power: None,
-        idle_power: None,
-        list_price: None,
-        street_price: None,
-        source: "the probes beside the cases".to_owned(),
-        notes: String::new(),
-    };
-    if host.gpus.is_empty() {
-        return Some(Machine { name: host.label.clone(), devices: vec![processor], host: None });
-    }
-    let plain = |s: &str| s.to_lowercase().replace("nvidia ", "").replace(' ', "-");
-    let devices: Vec<Device> = host
-        .gpus
-        .iter()
-        .filter_map(|gpu| {
-            let wanted = plain(&gpu.name).replace("geforce-", "");
-            let known = hardware::all().iter().find(|d| d.id == wanted || plain(&d.name) == wanted);
-            let mut device = known?.clone();
-            device.memory = gpu.memory.or(device.memory);
-            Some(device)
-        })
-        .collect();
-    // Half of a machine is another machine.
-    let is_whole = devices.len() == host.gpus.len();
-    is_whole.then(|| Machine { name: host.label.clone(), devices, host: Some(processor) })
-}
-
-fn ask(machine: &Machine, model: &str, quant: Quant, context: Tokens) -> Option<Answer> {
+/// What is known of a model on the machine: with its own results, or from published ones alone.
+fn ask(
+    machine: &Machine,
+    own: Option<&Own>,
+    model: &str,
+    quant: Quant,
+    context: Tokens,
+) -> Option<Answer> {
     let spec = models::find(model).ok()?;
     let tensors = memory::tensors(spec, quant).ok()?;
-    let work = Work::of_tensors(spec, &tensors, Packing::of(quant));
+    let work = Work::of_tensors(spec, &tensors, file::packing(&tensors));
     let layout = Layout { slot_tokens: context, ..Layout::default() };
     let candidate = Candidate {
         spec,
@@ -103,7 +76,11 @@ fn ask(machine: &Machine, model: &str, quant: Quant, context: Tokens) -> Option<
         work: &work,
     };
     let question = Question { layout, engine: ENGINE.to_owned() };
-    Some(answer::answer(&candidate, machine, &question, constants::embedded()))
+    let published = constants::embedded();
+    Some(match own {
+        Some(own) => own.answer(&candidate, &quant.to_string(), machine, &question, published),
+        None => answer::answer(&candidate, machine, &question, published),
+    })
 }
 
 /// Predictions beside the measured cases, so that a reader sees how far they can be trusted.
@@ -130,7 +107,7 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
     for record in records.iter().filter(is_wanted) {
         let context = Tokens(record.prompt_tokens + record.new_tokens + record.depth);
         let Ok(quant) = record.quant.parse::<Quant>() else { continue };
-        let Some(answer) = ask(machine, &record.model, quant, context) else { continue };
+        let Some(answer) = ask(machine, None, &record.model, quant, context) else { continue };
         let r = record;
         let ratio = answer.decode.zip(r.decode_tok_s_median).map(|(p, m)| p.value.0 / m);
         let peak = r.peak_vram_bytes.or(r.peak_memory_bytes);
@@ -146,10 +123,10 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
             Cell::number(answer.needed.to_string(), Some(answer.needed.0 as f64))
                 .from_origin(Origin::Predicted),
             measured(r, [r.decode_tok_s_median, r.decode_tok_s_low, r.decode_tok_s_high]),
-            estimate(answer.decode.map(|e| [e.value.0, e.low.0, e.high.0])),
+            estimate(answer.decode),
             Cell::number(ratio.map_or(ABSENT.to_owned(), |r| significant(r, 3)), ratio),
             measured(r, [r.prefill_tok_s_median, r.prefill_tok_s_low, r.prefill_tok_s_high]),
-            estimate(answer.prefill.filter(|_| is_first).map(|e| [e.value.0, e.low.0, e.high.0])),
+            estimate(answer.prefill.filter(|_| is_first)),
         ]);
     }
     let mut text = vec![
@@ -162,6 +139,7 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         text.push("No measured case here can be set beside one.".to_owned());
     }
     let _ = table.take_constant(&["engine"]);
+    let _ = table.take_absent();
     Section {
         heading: format!("What fits on {name}"),
         text,
@@ -171,7 +149,7 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
 }
 
 /// All models of the catalogue that the machine can hold.
-fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
+fn others(name: &str, machine: &Machine, own: &Own, records: &[&Record]) -> Section {
     let mut table = Table::new(&[
         "model",
         ">weights",
@@ -184,7 +162,7 @@ fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
     ]);
     let (mut asked, mut fitting) = (0, 0);
     for spec in models::all().iter().filter(|spec| spec.context_max >= CONTEXT.0) {
-        let Some(answer) = ask(machine, &spec.id, QUANT, CONTEXT) else { continue };
+        let Some(answer) = ask(machine, Some(own), &spec.id, QUANT, CONTEXT) else { continue };
         asked += 1;
         let fits = match &answer.verdict {
             Verdict::Fits => "fully".to_owned(),
@@ -205,8 +183,8 @@ fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
                 or_absent(answer.longest_context),
                 answer.longest_context.map(|t| f64::from(t.0)),
             ),
-            estimate(answer.prefill.map(|e: Estimate<_>| [e.value.0, e.low.0, e.high.0])),
-            estimate(answer.decode.map(|e| [e.value.0, e.low.0, e.high.0])),
+            estimate(answer.prefill),
+            estimate(answer.decode),
             if cases == 0 { ABSENT.into() } else { format!("{cases} cases").into() },
         ]);
     }
@@ -218,7 +196,9 @@ fn others(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         is_part: true,
         text: vec![format!(
             "{fitting} of {asked} catalogued models fit wholly at {QUANT} with {CONTEXT} tokens of \
-             context. All speeds in this table are predicted, with llama.cpp, at a full context."
+             context. Speeds are those of llama.cpp at a full context. Calibrated: from measurements \
+             of other models on this machine; predicted: from data sheets and published measurements \
+             alone (reports/accuracy.md says how far off each is)."
         )],
         table: (!table.rows.is_empty()).then_some(table),
         ..Section::default()
@@ -233,14 +213,14 @@ fn measured(record: &Record, [value, low, high]: [Option<f64>; 3]) -> Cell {
     Cell::number(text, Some(value)).from_origin(Origin::Measured)
 }
 
-/// A predicted value with its interval.
-fn estimate(values: Option<[f64; 3]>) -> Cell {
-    match values {
-        Some([value, low, high]) => {
-            let two = |v| significant(v, 2);
-            let text = format!("{} [{}, {}]", significant(value, 3), two(low), two(high));
-            Cell::number(text, Some(value)).from_origin(Origin::Predicted)
-        }
-        None => ABSENT.into(),
-    }
+/// A value with its interval and what it rests on.
+fn estimate(estimate: Option<Estimate<TokensPerSecond>>) -> Cell {
+    let Some(e) = estimate else { return ABSENT.into() };
+    let two = |v: TokensPerSecond| significant(v.0, 2);
+    let text = format!("{} [{}, {}]", significant(e.value.0, 3), two(e.low), two(e.high));
+    Cell::number(text, Some(e.value.0)).from_origin(match e.basis {
+        Basis::Measured => Origin::Measured,
+        Basis::Calibrated => Origin::Calibrated,
+        Basis::Predicted => Origin::Predicted,
+    })
 }

@@ -24,7 +24,7 @@ pub fn write(args: &ReportArgs, folder: &Path) -> anyhow::Result<()> {
     );
     let contents = Contents {
         title: args.title.clone(),
-        fit: fit::sections(&sources, args.with_host_names),
+        fit: fit::sections(&sources, &args.results, args.with_host_names)?,
         cost: args.cost.as_deref().map_or_else(|| Ok(cost::missing()), cost::sections)?,
         with_host_names: args.with_host_names,
         command: command(args, folder),

@@ -8,7 +8,12 @@ const COMMON: [&str; 3] = ["kv_type", "flash_attention", "threads"];
 /// Whether two records did the same work on the same model.
 pub fn is_same_work(a: &Record, b: &Record) -> bool {
     let work = |r: &Record| (r.prompt_tokens, r.new_tokens, r.depth, r.batch, r.concurrency);
-    a.model == b.model && a.quant == b.quant && a.weights == b.weights && work(a) == work(b)
+    let load = |r: &Record| (r.load.clone(), r.workload.clone(), r.rate_per_s.map(f64::to_bits));
+    a.model == b.model
+        && a.quant == b.quant
+        && a.weights == b.weights
+        && work(a) == work(b)
+        && load(a) == load(b)
 }
 
 /// Why `record` may not be compared with `first`, the first row of the same work; `kin` is the first

@@ -3,7 +3,7 @@
 use crate::record::Record;
 use crate::report::lines::{Lines, Point, Series};
 use crate::report::plot::Plot;
-use crate::report::{Figure, Section};
+use crate::report::{Figure, Section, load};
 use crate::units::{self, Tokens};
 
 use super::rows::{Row, Valued, say_once, table};
@@ -13,7 +13,9 @@ const MOST_LINES: usize = 7;
 
 /// Speed against context, then against concurrency.
 pub fn sections(rows: &[Row]) -> Vec<Section> {
-    vec![context(rows), concurrency(rows)]
+    let mut sections = vec![context(rows), concurrency(rows)];
+    sections.extend(loads(rows));
+    sections
 }
 
 fn context(rows: &[Row]) -> Section {
@@ -80,10 +82,12 @@ fn concurrency(rows: &[Row]) -> Section {
         };
     }
     let at = |row: &Row| f64::from(row.streams());
-    let work = |r: &Record| (r.prompt_tokens, r.new_tokens, r.depth, r.concurrency.is_some());
+    let work = |r: &Record| {
+        (r.prompt_tokens, r.new_tokens, r.depth, r.concurrency.is_some(), r.workload.clone())
+    };
     let lines = series(
         rows,
-        &|_| true,
+        &|row| !row.record.is_loaded() || row.record.concurrency.is_some(),
         &at,
         |r| (r.system_tok_s_median, r.system_tok_s_low, r.system_tok_s_high),
         work,
@@ -147,6 +151,22 @@ fn concurrency(rows: &[Row]) -> Section {
         table: Some(table),
         ..Section::default()
     }
+}
+
+/// Servers and engines under load, the highest load that met the objective, and their clocks.
+fn loads(rows: &[Row]) -> Vec<Section> {
+    let key = |row: &Row| (row.host.clone(), row.source, row.model());
+    let loaded: Vec<_> = rows.iter().filter(|row| row.record.is_loaded()).collect();
+    let mut sections = Vec::new();
+    for of in super::distinct(loaded.iter().map(|row| key(row))) {
+        let its: Vec<_> =
+            loaded.iter().filter(|row| key(row) == of).map(|row| &row.record).collect();
+        let date = loaded.iter().find(|row| key(row) == of).map_or("", |row| row.date.as_str());
+        let heading = format!("{}, {}, {date}", of.2, of.0);
+        let parts = load::sections(&heading, &its);
+        sections.extend(parts.into_iter().map(|part| Section { is_part: true, ..part }));
+    }
+    sections
 }
 
 fn first_of(count: usize) -> Option<String> {

@@ -1,13 +1,12 @@
 //! The answer: how fast each model is, with its interval and what speaks against it.
 
 use crate::record::Outcome;
-use crate::report::results::work;
 use crate::report::{Headline, Origin, Section};
 use crate::units::{self, Bytes, Nanos, TokensPerSecond, significant};
 
 use super::comparable::is_same_work;
 use super::distinct;
-use super::rows::{Row, Valued};
+use super::rows::{Row, Valued, work};
 
 /// More models than these are left to the tables.
 const MOST_MODELS: usize = 5;

@@ -2,12 +2,11 @@
 
 use crate::report::bars::{Bar, Bars, Group};
 use crate::report::plot::Plot;
-use crate::report::results::work;
 use crate::report::{Cell, Figure, Section};
 use crate::units::{self, ABSENT, Bytes, Joules};
 
 use super::distinct;
-use super::rows::{Row, say_once, table};
+use super::rows::{Row, say_once, table, work};
 
 /// A chart of more bars cannot be read; the table has all.
 const MOST_BARS: usize = 16;

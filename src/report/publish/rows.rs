@@ -1,7 +1,7 @@
 //! Records made ready for a report: without private names, with their host, date and doubts.
 
 use crate::record::{Outcome, Record};
-use crate::report::{Cell, Table};
+use crate::report::{Cell, Table, load, results};
 use crate::units::{self, ABSENT, Nanos};
 
 use super::comparable::{differences, is_same_work};
@@ -68,6 +68,8 @@ fn anonymous(record: &Record, names: &Names) -> Record {
         weights: names.without(&record.weights),
         settings: names.without(&record.settings),
         reason: text(&record.reason),
+        failure: text(&record.failure),
+        workload: text(&record.workload),
         effective_settings: text(&record.effective_settings),
         backend: text(&record.backend),
         engine_version: text(&record.engine_version),
@@ -83,9 +85,9 @@ impl Row {
         self.record.outcome == Outcome::Measured || self.record.trials > 0
     }
 
-    /// Whether one request runs at a time.
+    /// Whether it is one request at a time, sent when the one before it has ended.
     pub fn is_single(&self) -> bool {
-        self.record.batch <= 1 && self.record.concurrency.is_none_or(|users| users <= 1)
+        self.record.batch <= 1 && !self.record.is_loaded()
     }
 
     /// How many run at a time.
@@ -144,11 +146,21 @@ impl Row {
             r.model.as_str().into(),
             r.quant.as_str().into(),
             r.weights.as_str().into(),
-            crate::report::results::work(r).into(),
+            work(r).into(),
             self.host.as_str().into(),
             self.date.as_str().into(),
         ]
     }
+}
+
+/// What was asked for: `512+64 @4096 ×8`, under load with its users or requests a second.
+pub fn work(record: &Record) -> String {
+    let work = results::work(record);
+    if !record.is_loaded() {
+        return work;
+    }
+    let work = record.workload.clone().unwrap_or(work);
+    format!("{work}, {}", load::load(record))
 }
 
 /// A table of rows: the columns that say which row it is, `columns`, and what speaks against it.

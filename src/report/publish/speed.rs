@@ -3,13 +3,12 @@
 use crate::record::Outcome;
 use crate::report::bars::{Bar, Bars, Group};
 use crate::report::plot::Plot;
-use crate::report::results::work;
 use crate::report::{Cell, Figure, Section, Table};
 use crate::units::{self, ABSENT, Nanos, Share, significant};
 
 use super::comparable::is_same_work;
 use super::distinct;
-use super::rows::{Row, Valued, say_once, table};
+use super::rows::{Row, Valued, say_once, table, work};
 
 /// A chart of more bars cannot be read; the table has all.
 const MOST_BARS: usize = 24;
