@@ -60,7 +60,7 @@ mod tests {
             ],
         ),
         ("interchange", &["catalog", "compare", "model", "record", "stats", "watch"]),
-        ("report", &["capacity", "compare", "cost", "fit", "record", "stats"]),
+        ("report", &["capacity", "compare", "cost", "fit", "host", "record", "stats", "watch"]),
         (
             "verify",
             &[

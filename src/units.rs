@@ -236,8 +236,9 @@ impl fmt::Display for Nanos {
                 format!("{} h {:02} min", (s / 3600.0) as u64, (s / 60.0) as u64 % 60)
             }
             s if s >= 60.0 => format!("{} min {:02} s", (s / 60.0) as u64, s as u64 % 60),
-            s if s >= 1.0 => format!("{} s", significant(s, 3)),
-            s if s >= 1e-3 => format!("{} ms", significant(s * 1e3, 3)),
+            // What would be rounded to a thousand of the smaller unit is one of the larger.
+            s if s >= 0.9995 => format!("{} s", significant(s, 3)),
+            s if s >= 0.9995e-3 => format!("{} ms", significant(s * 1e3, 3)),
             s if s >= 1e-6 => format!("{} µs", significant(s * 1e6, 3)),
             _ => format!("{} ns", self.0),
         };
@@ -308,6 +309,15 @@ pub fn with_interval(value: f64, interval: Option<(f64, f64)>) -> String {
     }
 }
 
+/// A value with the ends of its interval: `53.1 [52.4, 53.7]`.
+pub fn with_ends(value: f64, interval: Option<(f64, f64)>) -> String {
+    let text = significant(value, 3);
+    match interval {
+        Some((low, high)) => format!("{text} [{}, {}]", significant(low, 3), significant(high, 3)),
+        None => text,
+    }
+}
+
 /// A whole number with thousands apart: `128,256`.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
@@ -371,6 +381,7 @@ mod tests {
     #[test]
     fn durations_choose_their_unit() {
         assert_eq!(Nanos(1_500_000).to_string(), "1.50 ms");
+        assert_eq!(Nanos(999_668_331).to_string(), "1.00 s");
         assert_eq!(Nanos(90_000_000_000).to_string(), "1 min 30 s");
         assert_eq!(Nanos(7_260_000_000_000).to_string(), "2 h 01 min");
     }

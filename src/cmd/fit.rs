@@ -177,7 +177,7 @@ fn print_claims() -> anyhow::Result<ExitCode> {
         heading: "Sizes and memory".to_owned(),
         text: vec![text.to_owned()],
         table: Some(table),
-        notes: Vec::new(),
+        ..Section::default()
     };
     let report = Report { title: "Claims".to_owned(), sections: vec![section] };
     Markdown.render(&report, &mut std::io::stdout().lock())?;

@@ -271,7 +271,7 @@ fn tariffs(args: &PricesArgs) -> anyhow::Result<()> {
                 .iter()
                 .map(|row| {
                     let names = table.columns.iter().map(|column| column.name.clone());
-                    names.zip(row.iter().map(|cell| cell.clone().into())).collect()
+                    names.zip(row.iter().map(|cell| cell.text.clone().into())).collect()
                 })
                 .collect();
             let mut out = io::stdout().lock();

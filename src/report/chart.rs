@@ -18,7 +18,7 @@ const FONT: &[u8] = include_bytes!("font/DejaVuSans-latin.ttf");
 const SIZE: (u32, u32) = (900, 520);
 
 /// Colours that people who do not tell red from green tell apart (Okabe and Ito, 2008).
-const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -136,7 +136,7 @@ impl Chart {
     }
 }
 
-fn register() {
+pub(super) fn register() {
     static FONTS: Once = Once::new();
     FONTS.call_once(|| {
         // The font is embedded and tested; without it a chart says so itself.
@@ -144,7 +144,7 @@ fn register() {
     });
 }
 
-fn said<E: std::fmt::Display>(error: E) -> anyhow::Error {
+pub(super) fn said<E: std::fmt::Display>(error: E) -> anyhow::Error {
     anyhow::anyhow!("the chart cannot be drawn: {error}")
 }
 
@@ -302,7 +302,7 @@ fn is_round(value: f64) -> bool {
 }
 
 /// A number at an axis: thousands apart, large ones with their power.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     let (scaled, unit) = match size {
         s if s >= 1e9 => (value / 1e9, "G"),

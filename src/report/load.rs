@@ -101,7 +101,8 @@ fn engine(record: &Record) -> String {
     if record.marks.is_empty() { record.engine.clone() } else { format!("{}*", record.engine) }
 }
 
-fn load(record: &Record) -> String {
+/// Users, requests a second, or what else sent the requests.
+pub(super) fn load(record: &Record) -> String {
     match (record.concurrency, record.rate_per_s) {
         (Some(1), _) => "1 user".to_owned(),
         (Some(users), _) => format!("{users} users"),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Render, Report};
+use super::{Headline, Render, Report, Table};
 
 /// Renders GitHub's Markdown.
 #[derive(Debug, Default)]
@@ -15,22 +15,38 @@ impl Render for Markdown {
         }
         for section in &report.sections {
             if !section.heading.is_empty() {
-                writeln!(out, "## {}\n", escape(&section.heading))?;
+                let level = if section.is_part { "###" } else { "##" };
+                writeln!(out, "{level} {}\n", escape(&section.heading))?;
             }
+            headlines(&section.headlines, out)?;
             for line in &section.text {
                 writeln!(out, "{}\n", escape(line))?;
             }
+            for figure in &section.figures {
+                let (title, name) = (escape(figure.plot.title()), &figure.name);
+                writeln!(out, "![{title}](charts/{name}.svg)\n")?;
+                if let Some(note) = &figure.note {
+                    writeln!(out, "{}\n", escape(note))?;
+                }
+            }
+            if let Some(explorer) = &section.explorer {
+                writeln!(out, "{}\n", escape(&explorer.sentence()))?;
+                table(&explorer.values(), out)?;
+                writeln!(out, "Break-even by price of electricity and hardware:\n")?;
+                table(&explorer.prices(), out)?;
+            }
             if let Some(table) = &section.table {
-                let names: Vec<_> = table.columns.iter().map(|c| escape(&c.name)).collect();
-                writeln!(out, "| {} |", names.join(" | "))?;
-                let rules: Vec<_> =
-                    table.columns.iter().map(|c| if c.right { "--:" } else { "---" }).collect();
-                writeln!(out, "| {} |", rules.join(" | "))?;
-                for row in &table.rows {
-                    let cells: Vec<_> = row.iter().map(|cell| escape(cell)).collect();
-                    writeln!(out, "| {} |", cells.join(" | "))?;
+                self::table(table, out)?;
+            }
+            if !section.commands.is_empty() {
+                // Indented, so that nothing in a line can end the block.
+                for line in section.commands.iter().flat_map(|command| command.lines()) {
+                    writeln!(out, "    {}", line.replace(char::is_control, " "))?;
                 }
                 writeln!(out)?;
+            }
+            if let Some(download) = &section.download {
+                writeln!(out, "[{}]({})\n", escape(&download.label), download.name)?;
             }
             for line in &section.notes {
                 writeln!(out, "{}\n", escape(line))?;
@@ -40,12 +56,45 @@ impl Render for Markdown {
     }
 }
 
+fn headlines(headlines: &[Headline], out: &mut dyn io::Write) -> io::Result<()> {
+    for headline in headlines {
+        let mut facts = vec![];
+        facts.extend(headline.interval.clone());
+        facts.extend(headline.detail.iter().cloned());
+        facts.extend(headline.origin.map(|origin| origin.to_string()));
+        facts.extend(headline.marks.as_ref().map(|marks| format!("marked: {marks}")));
+        writeln!(
+            out,
+            "- **{}: {}** ({})",
+            escape(&headline.label),
+            escape(&headline.value),
+            escape(&facts.join("; "))
+        )?;
+    }
+    if headlines.is_empty() { Ok(()) } else { writeln!(out) }
+}
+
+fn table(table: &Table, out: &mut dyn io::Write) -> io::Result<()> {
+    if let Some(caption) = &table.caption {
+        writeln!(out, "{}\n", escape(caption))?;
+    }
+    let names: Vec<_> = table.columns.iter().map(|c| escape(&c.name)).collect();
+    writeln!(out, "| {} |", names.join(" | "))?;
+    let rules: Vec<_> = table.columns.iter().map(|c| if c.right { "--:" } else { "---" }).collect();
+    writeln!(out, "| {} |", rules.join(" | "))?;
+    for row in &table.rows {
+        let cells: Vec<_> = row.iter().map(|cell| escape(&cell.words())).collect();
+        writeln!(out, "| {} |", cells.join(" | "))?;
+    }
+    writeln!(out)
+}
+
 /// The text so that Markdown shows it as it stands, on one line.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' => {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '&' | '!' => {
                 escaped.push('\\');
                 escaped.push(c);
             }

@@ -1,12 +1,25 @@
 //! What a report says, whatever it is rendered as.
 
+pub mod bars;
 pub mod chart;
+pub mod explorer;
+pub mod html;
+pub mod lines;
 pub mod load;
 pub mod markdown;
+pub mod plot;
+pub mod publish;
 pub mod results;
+mod scene;
+pub mod spreadsheet;
+pub mod table;
 pub mod terminal;
 
 use std::io;
+
+use explorer::Explorer;
+use plot::Plot;
+pub use table::{Cell, Column, Origin, Rows, Table};
 
 /// A title and its sections.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,44 +35,65 @@ pub struct Report {
 pub struct Section {
     /// The heading.
     pub heading: String,
+    /// Whether it belongs to the section above it.
+    pub is_part: bool,
     /// Paragraphs before the table.
     pub text: Vec<String>,
+    /// Figures to read first.
+    pub headlines: Vec<Headline>,
+    /// Charts, each with the values behind it.
+    pub figures: Vec<Figure>,
+    /// A decision to turn round in the hand.
+    pub explorer: Option<Explorer>,
     /// A table.
     pub table: Option<Table>,
     /// Paragraphs after the table.
     pub notes: Vec<String>,
+    /// Lines to type.
+    pub commands: Vec<String>,
+    /// A file that the report carries with it.
+    pub download: Option<Download>,
 }
 
-/// Columns and rows.
+/// A figure that answers the reader's question, with what it rests on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Table {
-    /// The columns' names and alignments.
-    pub columns: Vec<Column>,
-    /// As many cells in each row as there are columns.
-    pub rows: Vec<Vec<String>>,
+pub struct Headline {
+    /// What it is of.
+    pub label: String,
+    /// The figure with its unit.
+    pub value: String,
+    /// Its interval, in words.
+    pub interval: Option<String>,
+    /// Where it comes from.
+    pub origin: Option<Origin>,
+    /// The rest of the story.
+    pub detail: Vec<String>,
+    /// What speaks against it.
+    pub marks: Option<String>,
 }
 
-/// A column of a table.
+/// A chart with a name for its files.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Column {
-    /// Its heading, with the unit where the cells do not say it.
+pub struct Figure {
+    /// Its file's name, without the ending.
     pub name: String,
-    /// Numbers stand to the right.
-    pub right: bool,
+    /// The chart.
+    pub plot: Plot,
+    /// What stands below it.
+    pub note: Option<String>,
 }
 
-impl Table {
-    /// An empty table; a column whose name starts with `>` stands to the right.
-    pub fn new(columns: &[&str]) -> Self {
-        let columns = columns
-            .iter()
-            .map(|name| Column {
-                name: name.trim_start_matches('>').to_owned(),
-                right: name.starts_with('>'),
-            })
-            .collect();
-        Self { columns, rows: Vec::new() }
-    }
+/// A file that the report carries with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Download {
+    /// The file's name.
+    pub name: String,
+    /// What it is.
+    pub label: String,
+    /// The type that a browser is told.
+    pub media_type: &'static str,
+    /// Its text.
+    pub text: String,
 }
 
 /// A form that a report can be written in.

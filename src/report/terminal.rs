@@ -29,7 +29,24 @@ impl Render for Terminal {
             for line in &section.text {
                 paragraph(line, width, out)?;
             }
+            for headline in &section.headlines {
+                let interval = headline.interval.iter().map(|text| format!(" ({text})"));
+                let text = format!(
+                    "{}: {}{}; {}",
+                    headline.label,
+                    headline.value,
+                    interval.collect::<String>(),
+                    headline.detail.join("; ")
+                );
+                paragraph(&text, width, out)?;
+            }
+            if let Some(explorer) = &section.explorer {
+                paragraph(&explorer.sentence(), width, out)?;
+            }
             if let Some(table) = &section.table {
+                if let Some(caption) = &table.caption {
+                    paragraph(caption, width, out)?;
+                }
                 let drawn = self.table(table);
                 let natural = drawn.column_max_content_widths();
                 let needed: usize = natural.iter().map(|w| usize::from(*w) + 1).sum();
@@ -40,6 +57,9 @@ impl Render for Terminal {
                     }
                     _ => writeln!(out, "{drawn}")?,
                 }
+            }
+            for command in &section.commands {
+                writeln!(out, "    {}", printable(command))?;
             }
             for line in &section.notes {
                 paragraph(line, width, out)?;
@@ -63,7 +83,7 @@ impl Terminal {
         }
         drawn.set_header(table.columns.iter().map(|c| c.name.as_str()));
         for row in &table.rows {
-            drawn.add_row(row.iter().map(|cell| printable(cell)));
+            drawn.add_row(row.iter().map(|cell| printable(&cell.words())));
         }
         for (i, column) in table.columns.iter().enumerate() {
             if let Some(drawn) = drawn.column_mut(i) {
@@ -90,7 +110,7 @@ fn cards(table: &Table, width: usize, out: &mut dyn io::Write) -> io::Result<()>
     let names = table.columns.iter().position(|c| c.right).unwrap_or(1).max(1);
     let options = textwrap::Options::new(width).initial_indent("  ").subsequent_indent("  ");
     for row in &table.rows {
-        let cells: Vec<_> = row.iter().map(|cell| printable(cell)).collect();
+        let cells: Vec<_> = row.iter().map(|cell| printable(&cell.words())).collect();
         let (title, values) = cells.split_at(names.min(cells.len()));
         writeln!(out, "{}", textwrap::fill(&title.join(" · "), width))?;
         let values: Vec<_> = values

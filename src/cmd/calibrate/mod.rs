@@ -140,7 +140,7 @@ fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside], flags:
                     ),
                 ],
                 table: Some(all),
-                notes: Vec::new(),
+                ..Section::default()
             },
             section("Decode by device", by_device(Quantity::Decode)),
             section("Prefill by device", by_device(Quantity::Prefill)),

@@ -138,7 +138,7 @@ impl Answer {
         )
     }
 
-    fn report(&self) -> Report {
+    pub fn report(&self) -> Report {
         let mut sections = vec![self.summary()];
         if !self.alternatives.is_empty() {
             sections.push(self.table());

@@ -1,57 +1,13 @@
-//! `bench report`: prints the tables of results, or puts them between the markers of a document.
+//! Fills the marked tables of a document.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use crate::record::{Record, read_records, write_whole};
 use crate::report::markdown::Markdown;
 use crate::report::{Render, results};
 
-use super::run::{Format, print};
-
-/// Flags of `bench report`.
-#[derive(Debug, clap::Args)]
-pub struct ReportArgs {
-    /// Result folders that `bench run` made.
-    #[arg(required_unless_present = "splice")]
-    results: Vec<PathBuf>,
-    /// How the rows are printed.
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-    /// Fill the tables of a Markdown document: what stands between `<!-- bench report FOLDER -->` and
-    /// `<!-- /bench report -->` is made anew from the folder, which is looked up beside the document.
-    #[arg(long, value_name = "FILE", conflicts_with = "results")]
-    splice: Option<PathBuf>,
-}
-
-/// Runs the subcommand.
-pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    if let Some(path) = &args.splice {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read '{}'", path.display()))?;
-        let spliced = splice(&text, path)?;
-        if spliced != text {
-            write_whole(path, spliced.as_bytes())?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut records = Vec::new();
-    for folder in &args.results {
-        records.extend(read_folder(folder)?);
-    }
-    print(args.format, "", &records)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn read_folder(folder: &Path) -> anyhow::Result<Vec<Record>> {
-    let file = folder.join("records.csv");
-    if !file.is_file() {
-        bail!("'{}' is no result folder: it has no records.csv", folder.display());
-    }
-    read_records(&file)
-}
+use super::read_folder;
 
 /// The document with every marked table made anew.
 pub fn splice(text: &str, path: &Path) -> anyhow::Result<String> {
