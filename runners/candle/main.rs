@@ -165,7 +165,7 @@ impl Runner for Candle {
         let engine = match device {
             None => Engine::Cpu(Box::new(Decoder::load(&weights, settings, threads, rows)?)),
             Some(device) => {
-                let decoder = DeviceDecoder::load(&weights, settings, threads, rows, device)?;
+                let decoder = DeviceDecoder::load(&weights, settings, rows, device)?;
                 Engine::Gpu(Box::new(decoder))
             }
         };
@@ -192,7 +192,12 @@ impl Runner for Candle {
     }
 
     fn prepare(&mut self, requests: &[Request]) -> anyhow::Result<()> {
-        batching::prepare(self, requests)
+        batching::prepare(self, requests)?;
+        match &self.engine {
+            Engine::Cpu(_) => Ok(()),
+            // What is still computed for the caches is not the trial's.
+            Engine::Gpu(decoder) => decoder.wait(),
+        }
     }
 
     fn generate(
