@@ -411,10 +411,9 @@ mod tests {
     /// Both decoders over the same steps: a prompt, prompts beside single tokens, and tokens of
     /// several sequences at equal and at unequal positions. Gives the lowest cosine of two rows of
     /// logits.
-    fn lowest_cosine(arch: Arch, quant: Quant, kv_type: &str) -> f32 {
+    fn lowest_cosine(spec: &ModelSpec, quant: Quant, kv_type: &str) -> f32 {
         let dir = tempfile::tempdir().unwrap();
-        let spec = ModelSpec::tiny(arch);
-        let path = synth::ensure(&spec, quant, 1, dir.path(), &mut |_, _| {}).unwrap();
+        let path = synth::ensure(spec, quant, 1, dir.path(), &mut |_, _| {}).unwrap();
         let kv_type = Some(kv_type.to_owned());
         let settings = Settings { slots: 4, slot_tokens: 96, kv_type, ..Settings::default() };
         let threads = Threads::new(None).unwrap();
@@ -457,7 +456,7 @@ mod tests {
     #[test]
     fn candles_operations_and_our_kernels_give_the_same_logits() {
         for arch in ARCHITECTURES {
-            let lowest = lowest_cosine(arch, Quant::F16, "f32");
+            let lowest = lowest_cosine(&ModelSpec::tiny(arch), Quant::F16, "f32");
             assert!(lowest >= 0.9999, "{arch:?}: {lowest}");
         }
     }
@@ -465,7 +464,10 @@ mod tests {
     #[test]
     fn quantised_weights_and_a_half_width_cache_give_them_too() {
         for arch in ARCHITECTURES {
-            let lowest = lowest_cosine(arch, Quant::Q8_0, "f16");
+            let mut spec = ModelSpec::tiny(arch);
+            // Rounding decides between experts that a random router scores alike.
+            spec.experts.iter_mut().for_each(|experts| experts.active = experts.total);
+            let lowest = lowest_cosine(&spec, Quant::Q8_0, "f16");
             assert!(lowest >= 0.99, "{arch:?}: {lowest}");
         }
     }
