@@ -99,9 +99,14 @@ fn gpu() -> Option<&'static str> {
     }
 }
 
+/// Layers on the GPU: all where there is one and the settings say nothing, as llama.cpp's default.
+fn gpu_layers(settings: &Settings) -> u32 {
+    settings.gpu_layers.unwrap_or(if gpu().is_some() { u32::MAX } else { 0 })
+}
+
 /// The GPU, where the settings ask for one.
 fn device(settings: &Settings) -> anyhow::Result<Option<Device>> {
-    if settings.gpu_layers.unwrap_or(0) == 0 {
+    if gpu_layers(settings) == 0 {
         return Ok(None);
     }
     let device = match gpu() {
@@ -109,8 +114,7 @@ fn device(settings: &Settings) -> anyhow::Result<Option<Device>> {
         Some(_) => Device::new_metal(0),
         None => {
             return Err(anyhow!(
-                "this build computes on the CPU; build with the feature candle-cuda or \
-                 candle-metal, or set gpu_layers to 0"
+                "this build of candle sees no GPU; type `make cuda`, or set gpu_layers to 0"
             )
             .context(Fault::Unsupported));
         }
@@ -177,7 +181,7 @@ impl Runner for Candle {
         put("micro_batch", rows.to_string());
         put("flash_attention", (!on_gpu).to_string());
         put("mmap", "false".to_owned());
-        put("gpu_layers", settings.gpu_layers.unwrap_or(0).to_string());
+        put("gpu_layers", if on_gpu { "all" } else { "0" }.to_owned());
         Ok(Self { engine, effective })
     }
 
@@ -225,7 +229,7 @@ impl Runner for Candle {
 /// Refuses what this engine would have to ignore.
 fn check(settings: &Settings) -> anyhow::Result<()> {
     let refuse = |what: &str| Err(anyhow!("{what}").context(Fault::Unsupported));
-    let on_gpu = settings.gpu_layers.unwrap_or(0) > 0;
+    let on_gpu = gpu_layers(settings) > 0;
     if settings.flash_attention == Some(on_gpu) {
         return refuse("attention is always fused on the CPU and never on a GPU; leave it out");
     }
