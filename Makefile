@@ -1,13 +1,19 @@
 # `make run` and `make test` do all the set-up that a fresh Debian, Ubuntu or macOS machine needs.
 
-# The engines to build. One list for run, test and CI, so that llama.cpp is compiled once.
+# The engines to build. One list for run, test and CI, so that llama.cpp is compiled once. Metal is part
+# of macOS; CUDA's engines stand beside these, see `cuda`.
+ifeq ($(shell uname -s),Darwin)
+FEATURES ?= candle-metal,llama-cpp-metal,openai
+else
 FEATURES ?= candle,llama-cpp,openai
+endif
 CARGO ?= cargo
-BENCH = $${CARGO_TARGET_DIR:-target}/release/bench
+TARGET = $${CARGO_TARGET_DIR:-target}
+BENCH = $(TARGET)/release/bench
 
-.PHONY: run test lint build setup candle llama-cpp openai overhead clean
+.PHONY: run test lint build setup cuda cuda-check gpu vulkan candle llama-cpp openai overhead clean
 
-run: build
+run: build gpu
 	$(BENCH) run scenarios/quickstart.toml
 
 test: setup
@@ -22,6 +28,24 @@ build: setup
 
 candle llama-cpp openai: setup
 	$(CARGO) build --release --features $@ --bin bench --bin bench-$@
+
+# The CUDA engines, for the cards of this machine or for CUDA_ARCHS="80 90"; nothing to do the second time.
+cuda: setup
+	@sh .ci/cuda
+
+# Whether the CUDA engines still compile, for one architecture; needs no card.
+cuda-check: setup
+	@CUDA_ARCHS=$${CUDA_ARCHS:-90} sh .ci/cuda
+
+# The same where a card's driver answers, and nothing elsewhere.
+gpu: setup
+	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then sh .ci/cuda; fi
+
+# llama.cpp on any GPU with a Vulkan driver; needs the Vulkan headers and glslc.
+vulkan: setup
+	CARGO_TARGET_DIR=$(TARGET)/vulkan $(CARGO) build --release --features llama-cpp-vulkan --bin bench-llama-cpp
+	mkdir -p $(TARGET)/release
+	cp $(TARGET)/vulkan/release/bench-llama-cpp $(TARGET)/release/bench-llama-cpp-vulkan
 
 # What the ruler itself costs: a token stamp, an event, the statistics.
 overhead:

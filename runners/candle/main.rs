@@ -99,6 +99,10 @@ fn gpu() -> Option<&'static str> {
     }
 }
 
+fn open(gpu: &str) -> candle_core::Result<Device> {
+    if gpu == "CUDA" { Device::new_cuda(0) } else { Device::new_metal(0) }
+}
+
 /// Layers on the GPU: all where there is one and the settings say nothing, as llama.cpp's default.
 fn gpu_layers(settings: &Settings) -> u32 {
     settings.gpu_layers.unwrap_or(if gpu().is_some() { u32::MAX } else { 0 })
@@ -110,8 +114,7 @@ fn device(settings: &Settings) -> anyhow::Result<Option<Device>> {
         return Ok(None);
     }
     let device = match gpu() {
-        Some("CUDA") => Device::new_cuda(0),
-        Some(_) => Device::new_metal(0),
+        Some(gpu) => open(gpu),
         None => {
             return Err(anyhow!(
                 "this build of candle sees no GPU; type `make cuda`, or set gpu_layers to 0"
@@ -153,7 +156,11 @@ impl Runner for Candle {
         Ok(Version {
             version: env!("CANDLE_VERSION").to_owned(),
             build: instruction_sets(),
-            backend: gpu().map_or_else(|| "CPU".to_owned(), |gpu| format!("CPU {gpu}")),
+            backend: match gpu() {
+                // A build for a GPU sees one only where a driver answers.
+                Some(gpu) if open(gpu).is_ok() => format!("CPU {gpu}"),
+                _ => "CPU".to_owned(),
+            },
         })
     }
 

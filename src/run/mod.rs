@@ -236,13 +236,21 @@ fn subject(
     }
 }
 
+/// In words which runners that were built for a GPU are there and are not used, and why.
+pub fn passed_over(scenario: &Scenario, cases: &[Case], conditions: &Conditions) -> Vec<String> {
+    let names: BTreeSet<&str> = cases.iter().map(|case| runner_name(scenario, case)).collect();
+    let found = names.iter().filter_map(|name| locate::locate(name, &conditions.runners));
+    found.flat_map(|found| found.passed_over).collect()
+}
+
 /// The name of the runner of a case's engine: all servers have one client.
 fn runner_name<'a>(scenario: &Scenario, case: &'a Case) -> &'a str {
     if servers::is_server(scenario, &case.engine) { servers::CLIENT } else { &case.engine }
 }
 
 fn runner(scenario: &Scenario, case: &Case, conditions: &Conditions) -> Option<PathBuf> {
-    locate::locate(runner_name(scenario, case), &conditions.runners)
+    let found = locate::locate(runner_name(scenario, case), &conditions.runners)?;
+    Some(found.program)
 }
 
 /// Why a case is not started: it could take the machine down.

@@ -63,12 +63,18 @@ fn choose(
     Some(Found { program: find("")?, passed_over })
 }
 
-/// Whether a runner says its version.
+/// Whether a runner that was built for a GPU says its version and sees one.
 fn starts(program: &Path) -> Result<(), String> {
     let mut child = Child::start(program, &[]).map_err(|e| format!("{e:#}"))?;
     let hello = child.hello(HELLO).map_err(|e| e.to_string());
     child.finish();
-    hello.map(|_| ())
+    match hello {
+        Ok((_, version)) if version.backend.split(' ').all(|device| device == "CPU") => {
+            Err("it sees no GPU; is the driver there, and not older than the CUDA of this build?"
+                .to_owned())
+        }
+        other => other.map(|_| ()),
+    }
 }
 
 /// The name of an engine's runner program: `llama.cpp` has `bench-llama-cpp`.
