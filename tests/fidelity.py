@@ -2,6 +2,7 @@
 """How far `bench run` and llama.cpp's own llama-bench are apart: the same file, threads and settings.
 
     python3 tests/fidelity.py LLAMA_BENCH MODEL.gguf [--rounds 7] [--prompt 512] [--new 64 | --prefill-only]
+        [--gpu-layers 99]
 
 LLAMA_BENCH is the llama-bench of the llama.cpp source that llama-cpp-sys-2 carries. The two run in
 turn, so that drift of the machine hits both; printed are the ratios ours / llama-bench of each round
@@ -21,12 +22,13 @@ import tempfile
 REPETITIONS = 5
 
 
-def llama_bench(program, model, threads, prompt, new):
+def llama_bench(program, model, threads, gpu_layers, prompt, new):
     """Median prefill and decode tok/s over the repetitions; prefill alone where `new` is 1."""
     speeds = []
     tests = [["-p", str(prompt), "-n", "0"], ["-p", "0", "-n", str(new), "-d", str(prompt)]]
     for test in tests[: min(new, 2)]:
-        command = [program, "-m", model, "-t", str(threads), "-r", str(REPETITIONS), "-o", "json", *test]
+        command = [program, "-m", model, "-t", str(threads), "-ngl", str(gpu_layers)]
+        command += ["-r", str(REPETITIONS), "-o", "json", *test]
         rows = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         speeds.append(statistics.median(rows[0]["samples_ts"]))
     return speeds
@@ -53,6 +55,7 @@ def main():
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--prefill-only", action="store_const", const=1, dest="new")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--gpu-layers", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scenario = pathlib.Path(folder, "fidelity.toml")
@@ -64,6 +67,7 @@ max = {REPETITIONS}
 
 [settings]
 threads = {args.threads}
+gpu_layers = {args.gpu_layers}
 
 [[matrix]]
 models = ["qwen3-0.6b"]
@@ -75,7 +79,9 @@ points = [{{ prompt_tokens = {args.prompt}, new_tokens = {args.new} }}]
         )
         ratios = []
         for number in range(args.rounds):
-            theirs = llama_bench(args.llama_bench, args.model, args.threads, args.prompt, args.new)
+            theirs = llama_bench(
+                args.llama_bench, args.model, args.threads, args.gpu_layers, args.prompt, args.new
+            )
             mine, share = ours(args.bench, folder, str(scenario))
             ratios.append([m / t for m, t in zip(mine, theirs)])
             pairs = zip(("prefill", "decode"), mine, theirs, ratios[-1])

@@ -99,18 +99,25 @@ fn gpu() -> Option<&'static str> {
     }
 }
 
+fn open(gpu: &str) -> candle_core::Result<Device> {
+    if gpu == "CUDA" { Device::new_cuda(0) } else { Device::new_metal(0) }
+}
+
+/// Layers on the GPU: all where there is one and the settings say nothing, as llama.cpp's default.
+fn gpu_layers(settings: &Settings) -> u32 {
+    settings.gpu_layers.unwrap_or(if gpu().is_some() { u32::MAX } else { 0 })
+}
+
 /// The GPU, where the settings ask for one.
 fn device(settings: &Settings) -> anyhow::Result<Option<Device>> {
-    if settings.gpu_layers.unwrap_or(0) == 0 {
+    if gpu_layers(settings) == 0 {
         return Ok(None);
     }
     let device = match gpu() {
-        Some("CUDA") => Device::new_cuda(0),
-        Some(_) => Device::new_metal(0),
+        Some(gpu) => open(gpu),
         None => {
             return Err(anyhow!(
-                "this build computes on the CPU; build with the feature candle-cuda or \
-                 candle-metal, or set gpu_layers to 0"
+                "this build of candle sees no GPU; type `make cuda`, or set gpu_layers to 0"
             )
             .context(Fault::Unsupported));
         }
@@ -149,7 +156,11 @@ impl Runner for Candle {
         Ok(Version {
             version: env!("CANDLE_VERSION").to_owned(),
             build: instruction_sets(),
-            backend: gpu().map_or_else(|| "CPU".to_owned(), |gpu| format!("CPU {gpu}")),
+            backend: match gpu() {
+                // A build for a GPU sees one only where a driver answers.
+                Some(gpu) if open(gpu).is_ok() => format!("CPU {gpu}"),
+                _ => "CPU".to_owned(),
+            },
         })
     }
 
@@ -165,7 +176,7 @@ impl Runner for Candle {
         let engine = match device {
             None => Engine::Cpu(Box::new(Decoder::load(&weights, settings, threads, rows)?)),
             Some(device) => {
-                let decoder = DeviceDecoder::load(&weights, settings, threads, rows, device)?;
+                let decoder = DeviceDecoder::load(&weights, settings, rows, device)?;
                 Engine::Gpu(Box::new(decoder))
             }
         };
@@ -177,7 +188,7 @@ impl Runner for Candle {
         put("micro_batch", rows.to_string());
         put("flash_attention", (!on_gpu).to_string());
         put("mmap", "false".to_owned());
-        put("gpu_layers", settings.gpu_layers.unwrap_or(0).to_string());
+        put("gpu_layers", if on_gpu { "all" } else { "0" }.to_owned());
         Ok(Self { engine, effective })
     }
 
@@ -193,7 +204,12 @@ impl Runner for Candle {
     }
 
     fn prepare(&mut self, requests: &[Request]) -> anyhow::Result<()> {
-        batching::prepare(self, requests)
+        batching::prepare(self, requests)?;
+        match &self.engine {
+            Engine::Cpu(_) => Ok(()),
+            // What is still computed for the caches is not the trial's.
+            Engine::Gpu(decoder) => decoder.wait(),
+        }
     }
 
     fn generate(
@@ -221,7 +237,7 @@ impl Runner for Candle {
 /// Refuses what this engine would have to ignore.
 fn check(settings: &Settings) -> anyhow::Result<()> {
     let refuse = |what: &str| Err(anyhow!("{what}").context(Fault::Unsupported));
-    let on_gpu = settings.gpu_layers.unwrap_or(0) > 0;
+    let on_gpu = gpu_layers(settings) > 0;
     if settings.flash_attention == Some(on_gpu) {
         return refuse("attention is always fused on the CPU and never on a GPU; leave it out");
     }

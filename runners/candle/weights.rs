@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use bench::runner::Fault;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
-use candle_core::quantized::{QStorage, QTensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 
 use crate::matrix::Matrix;
 use crate::shape::Shape;
@@ -119,13 +119,23 @@ impl Weights {
         self.matrix(threads, name, 0..n, k)
     }
 
-    /// A tensor on a device, as the file has it.
-    pub fn tensor(&self, name: &str, device: &Device) -> anyhow::Result<QTensor> {
-        self.info(name)?;
-        let mut file = &self.file;
-        self.content
-            .tensor(&mut file, name, device)
-            .with_context(|| format!("cannot load tensor '{name}'"))
+    /// The type of a tensor.
+    pub fn dtype(&self, name: &str) -> anyhow::Result<GgmlDType> {
+        Ok(self.info(name)?.ggml_dtype)
+    }
+
+    /// A tensor's type and its bytes, as the file has them.
+    pub fn bytes(&self, name: &str, dims: &[usize]) -> anyhow::Result<(GgmlDType, Vec<u8>)> {
+        let info = self.info(name)?;
+        let dtype = info.ggml_dtype;
+        if info.shape.dims() != dims {
+            bail!("tensor '{name}' is {:?}, but the header asks for {dims:?}", info.shape.dims());
+        }
+        let mut bytes = vec![0; info.shape.elem_count() / dtype.block_size() * dtype.type_size()];
+        self.file
+            .read_exact_at(&mut bytes, self.content.tensor_data_offset + info.offset)
+            .with_context(|| format!("cannot read tensor '{name}'"))?;
+        Ok((dtype, bytes))
     }
 
     /// A vector of floats, such as the weights of a norm.

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use bench::runner::batching::{self, Chunk, Stepper};
 use bench::runner::serve::serve;
-use bench::runner::{LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version};
+use bench::runner::{
+    Fault, LoadReport, Model, Request, Runner, Schedule, Settings, TokenSink, Version,
+};
 use bench::units::Bytes;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -54,6 +56,14 @@ impl Runner for LlamaCpp {
             }
         };
         let backend = Box::leak(Box::new(LlamaBackend::init().context("cannot start llama.cpp")?));
+        // llama.cpp itself would compute on the CPU and say nothing.
+        if settings.gpu_layers.is_some_and(|layers| layers > 0) && !backend.supports_gpu_offload() {
+            return Err(anyhow!(
+                "this build of llama.cpp sees no GPU; type `make cuda` (or `make vulkan`), or set \
+                 gpu_layers to 0"
+            )
+            .context(Fault::Unsupported));
+        }
         let params = settings::model_params(settings)?;
         let loaded = LlamaModel::load_from_file(backend, &model.path, &params)
             .map_err(|e| explain("llama.cpp cannot load the model", e.into()))?;

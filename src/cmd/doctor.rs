@@ -27,6 +27,8 @@ pub struct EngineReceipt {
     pub engine: String,
     /// What would be measured, or why nothing would.
     pub found: Result<Version, String>,
+    /// In words why a build for a GPU was passed over.
+    pub passed_over: Vec<String>,
 }
 
 /// Everything that is shown.
@@ -35,6 +37,8 @@ struct Findings {
     /// The machine while nothing was asked of it.
     idle: Option<Observed>,
     probe: Option<Result<Probe, String>>,
+    /// Version and folder of the CUDA compiler.
+    toolkit: Option<String>,
     engines: Vec<EngineReceipt>,
     cache: PathBuf,
     cache_free: Option<Bytes>,
@@ -57,6 +61,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let findings = Findings {
         idle,
         probe,
+        toolkit: toolkit(&cache),
         engines: receipts(&super::run::runners_dir()?),
         cache_free: host::free_disk(&cache),
         cache,
@@ -68,6 +73,21 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The CUDA compiler that `make cuda` would use: an installed one, or the one that it has fetched
+/// beside the model cache.
+fn toolkit(cache: &Path) -> Option<String> {
+    let variables = ["CUDA_PATH", "CUDA_HOME"].iter().filter_map(std::env::var_os);
+    let installed = ["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from);
+    let fetched = cache.parent().map(|folder| folder.join("cuda-13.0"));
+    variables.map(PathBuf::from).chain(installed).chain(fetched).find_map(|root| {
+        let output =
+            std::process::Command::new(root.join("bin/nvcc")).arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let release = text.split("release ").nth(1)?.split(',').next()?.trim().to_owned();
+        Some(format!("{release} in {}", root.display()))
+    })
+}
+
 /// How long a runner may take to say its version: a GPU's driver may have to wake.
 const HELLO: Duration = Duration::from_secs(20);
 
@@ -76,13 +96,17 @@ pub fn receipts(more: &Path) -> Vec<EngineReceipt> {
     // Servers are reached by an address, which a scenario knows.
     let engines = ENGINES.iter().filter(|e| !e.server);
     engines
-        .map(|e| EngineReceipt { engine: e.name.to_owned(), found: receipt(e.name, more) })
+        .map(|e| {
+            let found = locate::locate(e.name, more);
+            let passed_over = found.as_ref().map_or_else(Vec::new, |f| f.passed_over.clone());
+            let found = receipt(e.name, found.map(|f| f.program));
+            EngineReceipt { engine: e.name.to_owned(), found, passed_over }
+        })
         .collect()
 }
 
-fn receipt(engine: &str, more: &Path) -> Result<Version, String> {
-    let program =
-        locate::locate(engine, more).ok_or_else(|| format!("missing: {}", remedy(engine)))?;
+fn receipt(engine: &str, program: Option<PathBuf>) -> Result<Version, String> {
+    let program = program.ok_or_else(|| format!("missing: {}", remedy(engine)))?;
     let broken = |why: String| format!("does not start ({why}): {}", remedy(engine));
     let mut child = Child::start(&program, &[]).map_err(|e| broken(format!("{e:#}")))?;
     let hello = child.hello(HELLO).map_err(|e| broken(e.to_string()));
@@ -203,6 +227,13 @@ fn machine(findings: &Findings, page: &mut Page) {
     if let Some(why) = gpu_absent {
         page.line("GPU", &format!("none: {why}"));
     }
+    match &findings.toolkit {
+        Some(toolkit) => page.line("CUDA toolkit", toolkit),
+        None if gpus.iter().any(|gpu| gpu.cuda.is_some()) => {
+            page.line("CUDA toolkit", "none; make cuda fetches one");
+        }
+        None => {}
+    }
     match &findings.probe {
         Some(Ok(probe)) => page.parts(
             "Speed",
@@ -266,6 +297,20 @@ fn warnings(findings: &Findings) -> Vec<(String, String)> {
             format!("an NVIDIA GPU is plugged in and cannot be used ({why})"),
             "install its driver; nvidia-smi has to list the GPU",
         );
+    }
+    for receipt in &findings.engines {
+        for why in &receipt.passed_over {
+            warn(
+                format!("{} computes on the CPU ({why})", receipt.engine),
+                "update the driver, or build again with make cuda",
+            );
+        }
+    }
+    let built = |receipt: &EngineReceipt| {
+        receipt.found.as_ref().is_ok_and(|v| v.backend.split(' ').any(|d| d != "CPU"))
+    };
+    if host.gpus.iter().any(|gpu| gpu.cuda.is_some()) && !findings.engines.iter().any(built) {
+        warn("no engine here computes on the GPU".to_owned(), "make cuda");
     }
     if let Some(free) = findings.cache_free.filter(|f| *f < Bytes::from_gib(10.0)) {
         warn(
@@ -354,6 +399,7 @@ mod tests {
                 buffer: Bytes(192 << 20),
                 took: Nanos(330_000_000),
             })),
+            toolkit: None,
             engines: vec![
                 EngineReceipt {
                     engine: "candle".to_owned(),
@@ -362,10 +408,12 @@ mod tests {
                         build: "avx2 fma avx512f avx512vnni".to_owned(),
                         backend: "CPU".to_owned(),
                     }),
+                    passed_over: Vec::new(),
                 },
                 EngineReceipt {
                     engine: "llama.cpp".to_owned(),
                     found: Err("missing: make llama-cpp".to_owned()),
+                    passed_over: Vec::new(),
                 },
             ],
             cache: PathBuf::from("/var/cache/bench"),
@@ -382,6 +430,39 @@ mod tests {
         assert!(text.contains("reads 36.1 GB/s of memory, 0.234 TFLOP/s in 32 bits"), "{text}");
         assert!(text.contains("llama.cpp     missing: make llama-cpp"), "{text}");
         assert!(text.contains("120 GiB free in /var/cache/bench"), "{text}");
+    }
+
+    #[test]
+    fn a_gpu_without_an_engine_for_it_and_one_that_is_passed_over_are_told() {
+        let mut findings = healthy();
+        findings.host.gpus = vec![host::Gpu {
+            name: "NVIDIA H200".to_owned(),
+            uuid: Some("GPU-1".to_owned()),
+            pci_id: None,
+            memory: None,
+            driver: Some("570.10".to_owned()),
+            cuda: Some("12.8".to_owned()),
+            compute_capability: Some("9.0".to_owned()),
+            power_limit: None,
+            pcie: None,
+        }];
+        findings.engines[0].passed_over = vec!["bench-candle-cuda: it sees no GPU".to_owned()];
+        let text = page(&findings).split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "driver 570.10 CUDA 12.8 compute capability 9.0",
+            "CUDA toolkit none; make cuda fetches one",
+            "candle computes on the CPU (bench-candle-cuda: it sees no GPU): update the driver",
+            "no engine here computes on the GPU: make cuda",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        if let Ok(version) = &mut findings.engines[0].found {
+            version.backend = "CPU CUDA".to_owned();
+        }
+        findings.toolkit = Some("13.0 in /usr/local/cuda".to_owned());
+        let text = page(&findings);
+        assert!(!text.contains("no engine here"), "{text}");
+        assert!(text.contains("13.0 in /usr/local/cuda"), "{text}");
     }
 
     #[test]
@@ -429,6 +510,7 @@ mod tests {
         let mut findings = healthy();
         let card = |name: &str, id: &str, gib: f64| host::Gpu {
             name: name.to_owned(),
+            uuid: None,
             pci_id: Some(id.to_owned()),
             memory: Some(Bytes::from_gib(gib)),
             driver: None,

@@ -215,6 +215,7 @@ mod tests {
     fn card(name: &str, pci_id: &str, gib: f64) -> Gpu {
         Gpu {
             name: name.to_owned(),
+            uuid: None,
             pci_id: Some(pci_id.to_owned()),
             memory: Some(Bytes::from_gib(gib)),
             driver: None,

@@ -99,6 +99,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         runners: runners_dir()?,
         cache: cache::dir()?,
     };
+    for why in run::passed_over(&scenario, &cases, &conditions) {
+        eprintln!("not used: {why}");
+    }
     let open = cases.iter().filter(|c| !folder.has(&c.id.0)).count();
     let bar = progress_bar(open as u64);
     let shown = bar.clone();
@@ -156,7 +159,9 @@ fn threads(host: &Host) -> u32 {
 }
 
 fn gpu_memory(host: &Host) -> Bytes {
-    Bytes(host.gpus.iter().filter_map(|g| g.memory).map(|b| b.0).sum())
+    let variable = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let visible = crate::host::visible(&host.gpus, variable.as_deref());
+    Bytes(visible.iter().filter_map(|g| g.memory).map(|b| b.0).sum())
 }
 
 pub(super) fn found(host: &Host) -> FoundHost {

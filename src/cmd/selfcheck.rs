@@ -101,7 +101,8 @@ pub fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
     let engine = "openai";
     let folder = args.runners.clone().unwrap_or_default();
     let program = locate::locate(engine, &folder)
-        .with_context(|| format!("the client is missing; type: {}", locate::remedy(engine)))?;
+        .with_context(|| format!("the client is missing; type: {}", locate::remedy(engine)))?
+        .program;
     let server = MockServer::start(0)?;
     let mut checks = Vec::new();
     for &streams in &args.streams {

@@ -14,6 +14,9 @@ use crate::units::{Bytes, Watts};
 pub struct Gpu {
     /// Its name.
     pub name: String,
+    /// The driver's own name for this very card, such as `GPU-8f3c…`; only NVIDIA's has one.
+    #[serde(skip)]
+    pub uuid: Option<String>,
     /// PCI vendor and device, such as `10de:2b85`.
     #[serde(default)]
     pub pci_id: Option<String>,
@@ -29,6 +32,22 @@ pub struct Gpu {
     pub power_limit: Option<Watts>,
     /// The widest link to the host: `gen5 x16`.
     pub pcie: Option<String>,
+}
+
+/// The GPUs that programs may use where `CUDA_VISIBLE_DEVICES` is `variable`: places in the driver's
+/// list or beginnings of UUIDs, up to the first that names none. It hides no other maker's GPUs.
+pub fn visible<'a>(gpus: &'a [Gpu], variable: Option<&str>) -> Vec<&'a Gpu> {
+    let Some(variable) = variable else { return gpus.iter().collect() };
+    let (nvidia, others): (Vec<_>, Vec<_>) = gpus.iter().partition(|gpu| gpu.uuid.is_some());
+    let named = variable.split(',').map_while(|entry| {
+        let entry = entry.trim();
+        match entry.parse::<usize>() {
+            Ok(index) => nvidia.get(index),
+            Err(_) if !entry.starts_with("GPU-") => None,
+            Err(_) => nvidia.iter().find(|g| g.uuid.as_ref().is_some_and(|u| u.starts_with(entry))),
+        }
+    });
+    named.copied().chain(others).collect()
 }
 
 /// NVML, or in words why it is not there. It stays loaded: loading takes up to a second.
@@ -86,6 +105,7 @@ fn nvidia_gpus(nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
             let link = device.max_pcie_link_gen().ok().zip(device.max_pcie_link_width().ok());
             Ok(Gpu {
                 name: device.name()?,
+                uuid: device.uuid().ok(),
                 pci_id: device.pci_info().ok().map(|p| nvml_id(p.pci_device_id)),
                 memory: device.memory_info().ok().map(|m| Bytes(m.total)),
                 driver: driver.clone(),
@@ -150,6 +170,7 @@ fn kernel_gpu(card: &Path) -> Option<Gpu> {
     let name = read("product_name").filter(|n| !n.is_empty());
     Some(Gpu {
         name: name.unwrap_or_else(|| format!("{maker} GPU {vendor}:{device}")),
+        uuid: None,
         pci_id: Some(format!("{vendor}:{device}")),
         memory,
         driver: driver.map(str::to_owned),
@@ -169,6 +190,30 @@ fn bus(card: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hidden_card_is_not_counted() {
+        let gpu = |name: &str, uuid: Option<&str>| Gpu {
+            name: name.to_owned(),
+            uuid: uuid.map(str::to_owned),
+            pci_id: None,
+            memory: None,
+            driver: None,
+            cuda: None,
+            compute_capability: None,
+            power_limit: None,
+            pcie: None,
+        };
+        let gpus = [gpu("a", Some("GPU-11")), gpu("b", Some("GPU-22")), gpu("amd", None)];
+        let names = |variable| -> String {
+            visible(&gpus, variable).iter().map(|g| g.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(None), "a b amd");
+        assert_eq!(names(Some("1")), "b amd");
+        assert_eq!(names(Some("GPU-22,0")), "b a amd");
+        assert_eq!(names(Some("0,-1,1")), "a amd");
+        assert_eq!(names(Some("")), "amd");
+    }
 
     #[test]
     fn a_machine_without_a_gpu_says_why() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sysinfo::System;
 
 pub use cpu::{Cache, Cpu, governor};
-pub use gpu::{Gpu, has_nvidia_card};
+pub use gpu::{Gpu, has_nvidia_card, visible};
 pub use limits::Limits;
 pub use probe::{Probe, probe};
 
@@ -226,6 +226,7 @@ mod tests {
     fn gpu(name: &str, gib: f64) -> Gpu {
         Gpu {
             name: name.to_owned(),
+            uuid: None,
             pci_id: None,
             memory: Some(Bytes::from_gib(gib)),
             driver: None,

@@ -61,6 +61,8 @@ impl Child {
         let started = Instant::now();
         let mut command = Command::new(program);
         command
+            // As NVML counts GPUs; CUDA's own order is the fastest first.
+            .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             .envs(environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
