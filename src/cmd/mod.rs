@@ -16,7 +16,6 @@ pub mod man;
 pub mod mock_server;
 pub mod model;
 pub mod models;
-mod own;
 pub mod own_results;
 pub mod prices;
 pub mod recommend;

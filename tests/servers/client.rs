@@ -90,7 +90,7 @@ impl Client {
     pub fn ask(&mut self, requests: Vec<Request>) -> Result<Vec<Sample>, Failure> {
         let job = Job::Trial { requests, schedule: Schedule::Continuous };
         match self.0.ask(&job, PATIENCE)? {
-            Event::Trial { samples } => Ok(samples),
+            Event::Trial { samples, .. } => Ok(samples),
             other => panic!("unexpected {other:?}"),
         }
     }

@@ -5,6 +5,7 @@ mod answer;
 mod charts;
 mod claims;
 mod context;
+mod decision;
 mod demand;
 mod flags;
 mod machine;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::cost;
+
+pub use decision::{Decision, decision};
 
 use super::run::Format;
 
@@ -191,27 +194,14 @@ fn milliseconds(text: &str) -> Result<f64, String> {
 }
 
 fn decide(args: &DecideArgs) -> anyhow::Result<()> {
-    let question = &args.question;
-    let context = context::Context::of(question)?;
-    let machine = context.machine(args.device.as_deref())?;
-    let name = machine
-        .as_ref()
-        .map(|machine| machine.name.clone())
-        .or_else(|| context.scenario.as_ref().map(|s| s.name.clone()))
-        .unwrap_or_else(|| "the machine".to_owned());
-    let stated = args.tok_s.map(|tok_s| (tok_s, args.prompt_tok_s));
-    let is_other = args.device.is_some();
-    let settled = settle::settle(&context, question, machine.as_ref(), is_other, stated)?;
-    let basis = match settled {
-        settle::Settled::Cannot(reason) => {
-            return rows::refuse(question.format, &name, &context.workload, &reason);
+    let format = args.question.format;
+    let answer = match decision::work_out(args)? {
+        decision::Outcome::Known(answer) => answer,
+        decision::Outcome::Cannot { machine, workload, reason } => {
+            return rows::refuse(format, &machine, &workload, &reason);
         }
-        settle::Settled::Known(basis) => basis,
     };
-    let alternatives = context.alternatives(question, &basis.assumptions)?;
-    let answer =
-        answer::Answer::work_out(name, &context, basis, alternatives, question, &args.split)?;
-    answer.print(question.format)?;
+    answer.print(format)?;
     if let Some(folder) = &args.charts {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
