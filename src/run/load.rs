@@ -193,6 +193,7 @@ fn fill_served(
         let pairs: Vec<_> = samples.iter().filter_map(|sample| decode(sample)).collect();
         let (seen, own) =
             pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+        record.client_decode_ns_median = (own > 0.0).then(|| seen / pairs.len() as f64);
         (own > 0.0).then(|| (seen / own - 1.0).abs())
     } else {
         median_of(&|sample, _| decode(sample).map(|(seen, own)| (seen / own - 1.0).abs()))
