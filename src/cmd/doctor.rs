@@ -449,7 +449,7 @@ mod tests {
         findings.engines[0].passed_over = vec!["bench-candle-cuda: it sees no GPU".to_owned()];
         let text = page(&findings).split_whitespace().collect::<Vec<_>>().join(" ");
         for part in [
-            "driver 570.10 CUDA 12.8 compute capability 9.0",
+            "driver 570.10, CUDA 12.8, compute capability 9.0",
             "CUDA toolkit none; make cuda fetches one",
             "candle computes on the CPU (bench-candle-cuda: it sees no GPU): update the driver",
             "no engine here computes on the GPU: make cuda",
