@@ -9,6 +9,7 @@ pub mod fit;
 pub mod mock_server;
 pub mod model;
 pub mod models;
+mod own;
 pub mod prices;
 pub mod recommend;
 pub mod report;

@@ -1,13 +1,19 @@
 //! The shape of a model from its file's header.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail, ensure};
 
 use crate::catalog::models::{self, Arch, ModelSpec};
 use crate::model::Tensor;
 use crate::model::gguf::Header;
-use crate::model::quant::TensorType;
+use crate::model::quant::{Quant, TensorType};
 
+use super::packed::MOST_LAYERS;
 use super::work::Packing;
+
+/// No size in a file's keys reaches it.
+const LARGEST: u32 = 1 << 28;
 
 /// The shape that `header` describes. A catalogued model of the same sizes lends what the keys do
 /// not say; without one, only plain decoders can be described.
@@ -20,13 +26,15 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     let number = |key: &str| -> anyhow::Result<u32> {
         let value = header.of_arch(key).and_then(|v| v.of_layer(0));
         let value = value.with_context(|| format!("the key '{architecture}.{key}' is missing"))?;
-        u32::try_from(value).with_context(|| format!("'{architecture}.{key}' is {value}"))
+        let value = u32::try_from(value).ok().filter(|v| *v <= LARGEST);
+        value.with_context(|| format!("'{architecture}.{key}' is larger than any model's"))
     };
     let (layers, hidden) = (number("block_count")?, number("embedding_length")?);
     let heads = number("attention.head_count")?;
     ensure!(layers > 0 && hidden > 0 && heads > 0, "a model without layers, width or heads");
+    ensure!(layers <= MOST_LAYERS, "the file says that it has {layers} layers; no model has");
     let name = header.get("general.name").and_then(|v| v.as_str()).unwrap_or("file").to_owned();
-    let context_max = number("context_length").unwrap_or(u32::MAX / 2);
+    let context_max = number("context_length").unwrap_or(LARGEST);
     let alike = |s: &&ModelSpec| s.arch == arch && s.layers == layers && s.hidden == hidden;
     if let Some(known) = models::all().iter().filter(alike).find(|s| s.heads == heads) {
         let mut spec = known.clone();
@@ -62,20 +70,29 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     } else {
         spec.experts = None;
     }
+    ensure!(spec.kv_heads > 0 && spec.head_dim > 0, "a model without key heads or their width");
+    ensure!(
+        spec.experts.as_ref().is_none_or(|e| e.total > 0 && e.active <= e.total),
+        "a model whose tokens use more experts than there are"
+    );
     Ok(spec)
+}
+
+/// The quantisation that the file says it has.
+pub fn quant(header: &Header) -> Option<Quant> {
+    let code = header.get("general.file_type")?.as_u64()?;
+    Quant::ALL.into_iter().find(|q| u64::from(q.file_type()) == code)
 }
 
 /// How most of the weights are packed.
 pub fn packing(tensors: &[Tensor]) -> Packing {
-    let mut most = (0, TensorType::F16);
+    let mut sums: BTreeMap<TensorType, u64> = BTreeMap::new();
     for tensor in tensors {
-        let kind = tensor.kind;
-        let bytes: u64 = tensors.iter().filter(|t| t.kind == kind).map(Tensor::bytes).sum();
-        if bytes > most.0 {
-            most = (bytes, kind);
-        }
+        let sum = sums.entry(tensor.kind).or_default();
+        *sum = sum.saturating_add(tensor.bytes());
     }
-    match most.1 {
+    let most = sums.into_iter().max_by_key(|(_, bytes)| *bytes);
+    match most.map_or(TensorType::F16, |(kind, _)| kind) {
         TensorType::F16 | TensorType::F32 => Packing::F16,
         TensorType::BF16 => Packing::BF16,
         TensorType::Q8_0 => Packing::Q8,

@@ -74,7 +74,7 @@ fn counted(part: &str) -> anyhow::Result<(usize, &str)> {
 
 /// What a driver's context takes of a card before the first tensor: about 0.5 GiB with CUDA, where
 /// kernels are loaded (assumed; it differs by driver and card), less with others.
-fn driver_share(family: Family) -> Bytes {
+pub(super) fn driver_share(family: Family) -> Bytes {
     match family {
         Family::NvidiaAmpere | Family::NvidiaAda | Family::NvidiaBlackwell | Family::NvidiaHbm => {
             Bytes::from_gib(0.5)

@@ -7,6 +7,8 @@ use crate::catalog::published::PublishedModel;
 use crate::model::quant::{Quant, TensorType};
 use crate::model::{self, Tensor};
 
+use super::packed::{Part, Piece};
+
 /// Layers whose key-value cache is alike.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CacheGroup {
@@ -111,6 +113,12 @@ impl Work {
 
     /// That of a model whose tensors are known, such as those of a file.
     pub fn of_tensors(spec: &ModelSpec, tensors: &[Tensor], packing: Packing) -> Self {
+        let pieces: Vec<Piece> = tensors.iter().map(Piece::of).collect();
+        Self::of_pieces(spec, &pieces, packing)
+    }
+
+    /// The same where it is known already what each tensor is for.
+    pub fn of_pieces(spec: &ModelSpec, pieces: &[Piece], packing: Packing) -> Self {
         let mut work = Self {
             layers: f64::from(spec.layers),
             linear_share: 0.0,
@@ -121,27 +129,35 @@ impl Work {
             expert_weights: 0.0,
             output_weights: 0.0,
             experts: spec.experts.as_ref().map(|e| (f64::from(e.total), f64::from(e.active))),
-            file_bytes: tensors.iter().map(|t| t.bytes() as f64).sum(),
+            file_bytes: 0.0,
             cache: cache_groups(spec),
             state_bytes: 0.0,
             packing,
         };
-        let tied = !tensors.iter().any(|t| t.name == "output.weight");
-        for tensor in tensors {
-            let (bytes, weights) = (tensor.bytes() as f64, tensor.elements() as f64);
-            let output = if tied { "token_embd.weight" } else { "output.weight" };
-            if tensor.name == output {
-                work.output_weights += weights;
-                work.dense_bytes += bytes;
-            } else if tensor.name.contains("token_embd") {
+        let tied = !pieces.iter().any(|p| p.part == Part::Output);
+        for piece in pieces {
+            let (bytes, weights) = (piece.bytes as f64, piece.elements as f64);
+            work.file_bytes += bytes;
+            match piece.part {
+                Part::Output => {
+                    work.output_weights += weights;
+                    work.dense_bytes += bytes;
+                }
+                Part::Embedding if tied => {
+                    work.output_weights += weights;
+                    work.dense_bytes += bytes;
+                }
                 // Rows of it are looked up, not multiplied with.
-            } else if tensor.name.contains("_exps.") {
-                work.expert_bytes += bytes;
-                work.expert_weights += weights;
-            } else {
-                work.dense_bytes += bytes;
-                // Norms and biases are added or multiplied element by element.
-                work.dense_weights += if tensor.dims.len() > 1 { weights } else { 0.0 };
+                Part::Embedding | Part::Lookup => {}
+                Part::Experts(_) => {
+                    work.expert_bytes += bytes;
+                    work.expert_weights += weights;
+                }
+                Part::Layer(_) | Part::Other => {
+                    work.dense_bytes += bytes;
+                    // Norms and biases are added or multiplied element by element.
+                    work.dense_weights += if piece.is_matrix { weights } else { 0.0 };
+                }
             }
         }
         if let Some(linear) = &spec.linear {
