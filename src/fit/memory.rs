@@ -4,7 +4,10 @@
 //! buffers are sums of tensors that live at once, checked against what llama.cpp would allocate
 //! (`tests/oracle.rs`).
 
+use std::sync::LazyLock;
+
 use anyhow::ensure;
+use serde::Deserialize;
 
 use crate::catalog::models::{Arch, Compressed, ModelSpec};
 use crate::model::quant::{Quant, TensorType};
@@ -173,7 +176,8 @@ pub struct Plan {
     window: u64,
     windowed: bool,
     flash: bool,
-    glm_dsa: bool,
+    sparse: Option<Sparse>,
+    asked: &'static [Asked],
     /// Of one slot, all layers together.
     rows: Rows,
     /// Of one slot, layer by layer.
@@ -208,7 +212,8 @@ impl Plan {
             window: spec.sliding.as_ref().map_or(0, |s| u64::from(s.window)),
             windowed,
             flash,
-            glm_dsa: spec.arch == Arch::GlmDsa,
+            sparse: Sparse::of(spec),
+            asked: asked_of(spec),
             rows,
             layers,
             heads: u64::from(spec.heads),
@@ -256,25 +261,95 @@ impl Plan {
     ///
     /// llama.cpp reserves it for a full micro-batch whose every token wants logits. The sets were
     /// found by asking llama.cpp (`tests/oracle.rs`; llama-cpp-sys-2 0.1.161, CPU) about every
-    /// catalogued model at eleven layouts; its allocator adds up to one residual stream that no
-    /// rule foresees.
+    /// catalogued model at eleven layouts; how many copies of the residual stream its allocator
+    /// holds at the output is in `streams.csv`, from the same program.
     fn compute(&self, tokens: Tokens) -> Bytes {
+        self.compute_with(tokens, self.copies(tokens))
+    }
+
+    /// The same with so many copies of the residual stream at the output.
+    pub fn compute_with(&self, tokens: Tokens, copies: u64) -> Bytes {
         let Cells { full, sliding, .. } = self.cells(tokens);
         let together = self.micro_batch.min(self.slots * full);
+        if let Some(sparse) = &self.sparse {
+            return Bytes(together * sparse.bytes(full, self.flash));
+        }
         let masked = full + if self.windowed { sliding } else { 0 };
-        let mask = match (self.glm_dsa, self.flash) {
-            (true, _) => 8 * full,
-            (false, true) => 2 * masked,
-            (false, false) => 4 * masked,
-        };
+        let mask = if self.flash { 2 * masked } else { 4 * masked };
         let scores = if self.flash { 0 } else { self.heads * full };
-        // The output: logits and copies of the residual stream; one more where the mask is larger
-        // than one of them and smaller than sixteen.
-        let more = (4 * self.stream..64 * self.stream).contains(&(2 * full - 1));
-        let copies = if more { 6 } else { 5 };
         let output = self.vocab + copies * self.stream + self.transposed;
         let attention = self.attention.map_or(0, |values| values + scores);
         Bytes(together * (mask + 4 * output.max(self.feed_forward).max(attention)))
+    }
+
+    /// Copies of the residual stream at the output: asked at the nearest context, else one more
+    /// where the mask is larger than one of them and smaller than sixteen.
+    fn copies(&self, tokens: Tokens) -> u64 {
+        let full = self.cells(tokens).full;
+        let asked = self.asked.iter().filter(|_| self.flash);
+        let distance = |context: u32| (f64::from(context) / full as f64).ln().abs();
+        let nearest = asked.min_by(|a, b| distance(a.context).total_cmp(&distance(b.context)));
+        match nearest {
+            Some(asked) => asked.copies,
+            None if (4 * self.stream..64 * self.stream).contains(&(2 * full - 1)) => 6,
+            None => 5,
+        }
+    }
+}
+
+/// What llama.cpp answered about one shape at one context.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Asked {
+    architecture: String,
+    layers: u32,
+    hidden: u32,
+    vocab: u32,
+    context: u32,
+    copies: u64,
+}
+
+/// All of its answers, in the order of the shapes.
+fn asked() -> &'static [Asked] {
+    static ASKED: LazyLock<Vec<Asked>> = LazyLock::new(|| {
+        let mut reader = csv::Reader::from_reader(include_str!("streams.csv").as_bytes());
+        let rows = reader.deserialize().collect::<Result<_, _>>();
+        rows.expect("the embedded streams.csv is checked by a test of this module")
+    });
+    &ASKED
+}
+
+/// Its answers about the shape of `spec`.
+fn asked_of(spec: &ModelSpec) -> &'static [Asked] {
+    let is_of = |a: &Asked| {
+        a.architecture == spec.arch.name()
+            && (a.layers, a.hidden, a.vocab) == (spec.layers, spec.hidden, spec.vocab)
+    };
+    let all = asked();
+    let Some(first) = all.iter().position(is_of) else { return &[] };
+    let rest = &all[first..];
+    &rest[..rest.iter().position(|a| !is_of(a)).unwrap_or(rest.len())]
+}
+
+/// Compute buffers of sparse attention: bytes for each token of a micro-batch, fitted to what
+/// llama.cpp answered about the one shape that is known of each architecture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sparse {
+    top_k: u64,
+}
+
+impl Sparse {
+    fn of(spec: &ModelSpec) -> Option<Self> {
+        let indexer = spec.indexer.as_ref().filter(|_| spec.arch == Arch::GlmDsa)?;
+        Some(Self { top_k: u64::from(indexer.top_k) })
+    }
+
+    fn bytes(&self, cells: u64, flash: bool) -> u64 {
+        let chosen = self.top_k.min(cells);
+        match flash {
+            true if cells <= 16_384 => 968_868 + 91 * chosen + 4 * cells,
+            true => 1_106_084 + 8 * cells,
+            false => 1_106_084 + 262 * cells,
+        }
     }
 }
 
@@ -342,9 +417,7 @@ fn attention_values(spec: &ModelSpec, flash: bool, keys: u64) -> Option<u64> {
     let stream = u64::from(spec.hidden);
     if let Some(mla) = &spec.mla {
         let cached = u64::from(mla.kv_rank + mla.rope_dim);
-        let chosen = spec.indexer.as_ref().map_or(0, |x| u64::from(x.top_k));
-        // 79 buffers of the chosen tokens: fitted, to within 5 % for GLM-5.
-        return Some(u64::from(spec.heads) * (2 * cached + 256) + 4 * stream + 79 * chosen);
+        return Some(u64::from(spec.heads) * (2 * cached + 256) + 4 * stream);
     }
     if flash {
         return None;
