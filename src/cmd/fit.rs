@@ -43,7 +43,8 @@ pub struct FitArgs {
     /// A model file, of which only the header is read
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     gguf: Option<PathBuf>,
-    /// Quantisations, or `all`: Q4_K_M where it is left out; with vLLM BF16, FP8, AWQ or GPTQ
+    /// Quantisations, or `all`: Q4_K_M where it is left out; with vLLM BF16, FP8, AWQ, GPTQ or
+    /// GPTQ-8bit
     #[arg(long, short, value_name = "QUANT", value_delimiter = ',')]
     quant: Vec<String>,
     /// Tokens that each user has room for: `8k,32k,128k`
@@ -177,6 +178,11 @@ fn why_nothing(args: &FitArgs, specs: &[ModelSpec], contexts: &[Tokens]) -> Stri
 }
 
 fn print_claims() -> anyhow::Result<ExitCode> {
+    Markdown.render(&claims_report()?, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn claims_report() -> anyhow::Result<Report> {
     let mut table = Table::new(&["claim", "", ">value", "unit", "we compute", "verdict"]);
     for checked in claims::check_all()? {
         let claim = checked.claim;
@@ -197,9 +203,7 @@ fn print_claims() -> anyhow::Result<ExitCode> {
         table: Some(table),
         notes: Vec::new(),
     };
-    let report = Report { title: "Claims".to_owned(), sections: vec![section] };
-    Markdown.render(&report, &mut std::io::stdout().lock())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Report { title: "Claims".to_owned(), sections: vec![section] })
 }
 
 fn is_wanted(answer: &Answer, args: &FitArgs) -> bool {
@@ -416,5 +420,29 @@ mod tests {
         for bad in ["", "0", "k", "-1", "99999999m", "8kk"] {
             assert!(tokens(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_committed_claims_are_what_the_program_says() {
+        let mut made = Vec::new();
+        Markdown.render(&claims_report().unwrap(), &mut made).unwrap();
+        let made = String::from_utf8(made).unwrap();
+        let committed = include_str!("../../reports/claims.md");
+        for line in made.lines() {
+            assert!(committed.contains(line), "remake it with bench fit --claims: {line}");
+        }
+    }
+
+    #[test]
+    fn vllm_takes_checkpoints_and_llama_cpp_takes_files() {
+        let named = |words: &[&str], is_vllm| {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            Quants::of(&words, is_vllm).map(|q| q.len())
+        };
+        assert_eq!(named(&[], false).unwrap(), 1);
+        assert_eq!(named(&["all"], false).unwrap(), 11);
+        assert_eq!(named(&["fp8", "awq"], true).unwrap(), 2);
+        assert!(named(&["Q4_K_M"], true).err().unwrap().to_string().contains("BF16, FP8"));
+        assert!(named(&["Q4_KM"], false).is_err());
     }
 }

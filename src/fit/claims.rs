@@ -11,6 +11,7 @@ use crate::units::{Bytes, Share, Tokens, grouped, significant};
 
 use super::memory::{self, Layout};
 use super::packed::Packed;
+use super::vllm::Checkpoint;
 
 /// The claims, embedded so that the program needs no file beside it.
 const ROWS: &str = include_str!("../catalog/claims_fit.csv");
@@ -148,7 +149,11 @@ fn about_model(claim: &Claim, spec: &ModelSpec) -> anyhow::Result<(String, Findi
         }
         "memory" | "memory-below" => {
             let layout = layout(claim);
-            let needed = memory::estimate(spec, quant(claim)?, &layout)?.in_one_place();
+            let packed = match Checkpoint::named(&claim.quant) {
+                Some(kind) if kind != Checkpoint::Bf16 => kind.packed(spec)?,
+                _ => Packed::of(spec, quant(claim)?)?,
+            };
+            let needed = memory::of_weights(spec, &packed.weights, &layout)?.in_one_place();
             let text = format!("{} with {} tokens of context", needed.both(), layout.slot_tokens);
             let bytes = needed.0 as f64;
             let finding = match claim.check.as_str() {

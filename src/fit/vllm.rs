@@ -50,11 +50,13 @@ pub enum Checkpoint {
     Awq,
     /// Four bits in groups of 128.
     Gptq,
+    /// Eight bits in groups of 128.
+    Gptq8,
 }
 
 impl Checkpoint {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Bf16, Self::Fp8, Self::Awq, Self::Gptq];
+    pub const ALL: [Self; 5] = [Self::Bf16, Self::Fp8, Self::Awq, Self::Gptq, Self::Gptq8];
 
     /// Its word in flags.
     pub fn name(self) -> &'static str {
@@ -63,6 +65,7 @@ impl Checkpoint {
             Self::Fp8 => "FP8",
             Self::Awq => "AWQ",
             Self::Gptq => "GPTQ",
+            Self::Gptq8 => "GPTQ-8bit",
         }
     }
 
@@ -72,7 +75,7 @@ impl Checkpoint {
         Self::ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(word))
     }
 
-    /// `spec` stored so; bits for a weight: `catalog/quants.csv` (4 + 20/128 with groups of 128).
+    /// `spec` stored so; bits for a weight: `catalog/quants.csv` (4 + 20/128 and 8 + 24/128 with groups of 128).
     pub fn packed(self, spec: &ModelSpec) -> anyhow::Result<Packed> {
         memory::ensure_known(spec)?;
         let blueprint = Blueprint::new(spec)?;
@@ -80,6 +83,7 @@ impl Checkpoint {
             Self::Bf16 => blueprint.packed(Quant::BF16),
             Self::Fp8 => blueprint.flat(8.0, Packing::Q8),
             Self::Awq | Self::Gptq => blueprint.flat(4.156_25, Packing::Q4),
+            Self::Gptq8 => blueprint.flat(8.187_5, Packing::Q8),
         }
     }
 }
