@@ -102,3 +102,75 @@ pub fn packing(tensors: &[Tensor]) -> Packing {
         _ => Packing::OtherK,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    use crate::fit::memory::{Layout, Plan};
+    use crate::fit::packed::Packed;
+    use crate::model::gguf::{Value, encode, encoded_len};
+    use crate::model::{arch, tensors};
+
+    /// A header with a hole of the right length behind it.
+    fn hollow(path: &Path, metadata: &[(String, Value)], tensors: &[Tensor]) {
+        let header = encode(metadata, tensors);
+        std::fs::write(path, &header).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(encoded_len(&header, tensors)).unwrap();
+    }
+
+    fn of_header(header: &Header) -> (ModelSpec, Packed) {
+        let spec = spec(header).unwrap();
+        let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
+        let packed = Packed::of_tensors(&spec, &tensors, packing(&tensors));
+        (spec, packed)
+    }
+
+    #[test]
+    fn a_file_needs_what_the_catalogued_model_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let mut compared = 0;
+        for known in models::all() {
+            let quant = if known.arch == Arch::GptOss { Quant::Mxfp4 } else { Quant::Q4KM };
+            let Ok(expected) = Packed::of(known, quant) else { continue };
+            hollow(&path, &arch::metadata(known, quant), &tensors(known, quant).unwrap());
+            let header = Header::read(&path).unwrap();
+            let (spec, packed) = of_header(&header);
+            assert_eq!(super::quant(&header), Some(quant), "{}", known.id);
+            assert_eq!(packed.weights, expected.weights, "{}", known.id);
+            assert_eq!(packed.work, expected.work, "{}", known.id);
+            let layout = Layout::default();
+            assert_eq!(Plan::new(&spec, &layout), Plan::new(known, &layout), "{}", known.id);
+            compared += 1;
+        }
+        assert!(compared >= 55, "{compared}");
+    }
+
+    #[test]
+    fn a_split_file_needs_what_the_whole_one_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = models::find("qwen3-30b-a3b").unwrap();
+        let all = tensors(known, Quant::Q4KM).unwrap();
+        let part =
+            |i: u16| -> PathBuf { folder.path().join(format!("m-0000{}-of-00002.gguf", i + 1)) };
+        let (first, second) = all.split_at(all.len() / 2);
+        for (i, tensors) in [first, second].into_iter().enumerate() {
+            let mut metadata = if i == 0 { arch::metadata(known, Quant::Q4KM) } else { Vec::new() };
+            metadata.push(("split.no".to_owned(), Value::U16(i as u16)));
+            metadata.push(("split.count".to_owned(), Value::U16(2)));
+            metadata.push(("split.tensors.count".to_owned(), Value::I32(all.len() as i32)));
+            hollow(&part(i as u16), &metadata, tensors);
+        }
+        let expected = Packed::of(known, Quant::Q4KM).unwrap();
+        for i in [0, 1] {
+            let (_, packed) = of_header(&Header::read(&part(i)).unwrap());
+            assert_eq!(packed.weights, expected.weights);
+        }
+        std::fs::remove_file(part(1)).unwrap();
+        let message = format!("{:#}", Header::read(&part(0)).unwrap_err());
+        assert!(message.contains("m-00002-of-00002.gguf"), "{message}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::catalog::models::{Arch, ModelSpec};
+use crate::catalog::models::{Arch, Compressed, ModelSpec};
 use crate::catalog::published::PublishedModel;
 use crate::model::quant::{Quant, TensorType};
 use crate::model::{self, Tensor};
@@ -246,6 +246,9 @@ impl Work {
 /// The layers of `spec` in groups with the same cache.
 pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
     let mut groups: Vec<CacheGroup> = Vec::new();
+    if spec.compressed.is_some() {
+        return compressed_groups(spec);
+    }
     for il in (0..spec.layers).filter(|&il| !spec.is_linear(il)) {
         let head = f64::from(spec.head_dim_of(il));
         let heads = f64::from(spec.heads);
@@ -266,6 +269,36 @@ pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
             Some(g) => g.layers += 1.0,
             None => groups.push(group),
         }
+    }
+    groups
+}
+
+/// DeepSeek V4: every layer looks back at a window; the others' compressed rows are read besides, of
+/// every fourth token those that the indexer chooses.
+fn compressed_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
+    let head = f64::from(spec.head_dim);
+    let heads = f64::from(spec.heads);
+    let window = spec.sliding.as_ref().map(|s| f64::from(s.window));
+    let layers = |ratio: u32| {
+        f64::from((0..spec.layers).filter(|&il| Compressed::ratio(il) == ratio).count() as u32)
+    };
+    // One row for `every` tokens, so that much of it for each token.
+    let group = |layers: f64, every: f64, values: f64, operations: f64, window| CacheGroup {
+        layers,
+        values_per_token: values / every,
+        operations: operations / every,
+        window,
+    };
+    let attention = 4.0 * heads * head;
+    let mut groups = vec![
+        group(f64::from(spec.layers), 1.0, head, attention, window),
+        group(layers(128), 128.0, head, attention, None),
+    ];
+    if let Some(x) = &spec.indexer {
+        let key = f64::from(x.key_dim);
+        let chosen = Some(4.0 * f64::from(x.top_k));
+        groups.push(group(layers(4), 4.0, key, 2.0 * f64::from(x.heads) * key, None));
+        groups.push(group(layers(4), 4.0, head, attention, chosen));
     }
     groups
 }
