@@ -333,22 +333,59 @@ fn asked_of(spec: &ModelSpec) -> &'static [Asked] {
 /// Compute buffers of sparse attention: bytes for each token of a micro-batch, fitted to what
 /// llama.cpp answered about the one shape that is known of each architecture.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Sparse {
-    top_k: u64,
+enum Sparse {
+    /// GLM-5.
+    Indexed { top_k: u64 },
+    /// DeepSeek V4 Flash.
+    Compressed { vocab: u64, stream: u64 },
 }
+
+/// Cells and bytes for each token of DeepSeek V4 Flash with flash attention, as answered; its
+/// allocator's choices jump, so that no rule is better than the answers with lines between them.
+const COMPRESSED: [(u64, u64); 8] = [
+    (32_768, 615_444),
+    (49_152, 630_538),
+    (65_536, 712_376),
+    (98_304, 680_202),
+    (131_072, 846_090),
+    (196_608, 945_418),
+    (262_144, 1_175_736),
+    (393_216, 1_703_608),
+];
 
 impl Sparse {
     fn of(spec: &ModelSpec) -> Option<Self> {
-        let indexer = spec.indexer.as_ref().filter(|_| spec.arch == Arch::GlmDsa)?;
-        Some(Self { top_k: u64::from(indexer.top_k) })
+        match spec.arch {
+            Arch::GlmDsa => {
+                spec.indexer.as_ref().map(|x| Self::Indexed { top_k: u64::from(x.top_k) })
+            }
+            Arch::Deepseek4 => Some(Self::Compressed {
+                vocab: u64::from(spec.vocab),
+                stream: u64::from(spec.hidden),
+            }),
+            _ => None,
+        }
     }
 
     fn bytes(&self, cells: u64, flash: bool) -> u64 {
-        let chosen = self.top_k.min(cells);
-        match flash {
-            true if cells <= 16_384 => 968_868 + 91 * chosen + 4 * cells,
-            true => 1_106_084 + 8 * cells,
-            false => 1_106_084 + 262 * cells,
+        match (*self, flash) {
+            (Self::Indexed { top_k }, true) if cells <= 16_384 => {
+                968_868 + 91 * top_k.min(cells) + 4 * cells
+            }
+            (Self::Indexed { .. }, true) => 1_106_084 + 8 * cells,
+            (Self::Indexed { .. }, false) => 1_106_084 + 262 * cells,
+            (Self::Compressed { .. }, false) => 735_437 + 131 * cells / 2,
+            (Self::Compressed { vocab, stream }, true) if cells <= COMPRESSED[0].0 => {
+                4 * (vocab + if cells <= 8192 { 2 } else { 6 } * stream)
+            }
+            (Self::Compressed { .. }, true) => {
+                let last = COMPRESSED.len() - 2;
+                let i = COMPRESSED.partition_point(|(c, _)| *c < cells);
+                let i = i.saturating_sub(1).min(last);
+                let (from, to) = (COMPRESSED[i], COMPRESSED[i + 1]);
+                let slope = (to.1 as f64 - from.1 as f64) / (to.0 - from.0) as f64;
+                (from.1 as f64 + slope * (cells - from.0) as f64) as u64
+            }
         }
     }
 }
@@ -485,6 +522,27 @@ mod tests {
         assert!((mib("deepseek-v3", &layout) - 410.0).abs() < 16.0);
         let stored = Layout { flash_attention: false, slot_tokens: Tokens(32_768), ..layout };
         assert!((mib("gpt-oss-20b", &stored) / 4209.6 - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn every_answer_about_streams_is_of_a_catalogued_shape() {
+        assert!(asked().len() > 600, "{}", asked().len());
+        for asked in asked() {
+            let is_of = |s: &&ModelSpec| {
+                s.arch.name() == asked.architecture
+                    && (s.layers, s.hidden, s.vocab) == (asked.layers, asked.hidden, asked.vocab)
+            };
+            assert!(models::all().iter().any(|s| is_of(&s)), "{asked:?}");
+            assert!((3..=8).contains(&asked.copies), "{asked:?}");
+        }
+    }
+
+    /// Sizes that llama.cpp gave: window, compressed keys, the indexer's, and the states.
+    #[test]
+    fn a_compressed_cache_is_that_of_llama_cpp() {
+        let at = |tokens: u32| Layout { slot_tokens: Tokens(tokens), ..Layout::default() };
+        assert!((cache_mib("deepseek-v4-flash", &at(4096)) - 75.14).abs() < 0.02);
+        assert!((cache_mib("deepseek-v4-flash", &at(131_072)) - 903.89).abs() < 0.02);
     }
 
     #[test]
