@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::runner::Settings;
 use crate::scenario::{Load, Matrix, Point, Problem, Problems, Scenario, Weights};
+use crate::stats;
 use crate::units::{Bytes, Nanos, Tokens};
+use crate::workload::{Arrivals, Limit, Mix, Source, Workload};
 
 /// A case's name: readable, and ending in a hash of everything that defines the work, so that the
 /// same case has the same id in every scenario.
@@ -41,8 +43,14 @@ pub struct Case {
     pub depth: Tokens,
     /// How requests come.
     pub load: Load,
-    /// Requests in a trial.
+    /// Requests in a trial; with a duration in the first one, which tells the pace.
     pub requests: u32,
+    /// How long requests of a trial start, instead of their number.
+    pub duration: Option<Nanos>,
+    /// Requests that differ; `prompt_tokens` and `new_tokens` are then their means.
+    pub mix: Option<Mix>,
+    /// How requests of a rate come.
+    pub arrivals: Arrivals,
     /// The engine's switches; `slots` and `slot_tokens` are filled in.
     pub settings: Settings,
     /// Seeds weights, prompts and arrivals.
@@ -84,7 +92,7 @@ impl Case {
     /// What is to be done, whichever engine does it.
     fn work(&self) -> String {
         let Self { model, quant, weights, prompt_tokens, new_tokens, depth, .. } = self;
-        format!(
+        let mut work = format!(
             "{model}\n{quant}\n{weights}\n{}\n{}\n{}\n{}\n{}\n{}\n{}",
             prompt_tokens.0,
             new_tokens.0,
@@ -93,7 +101,47 @@ impl Case {
             self.requests,
             self.settings.slots,
             self.seed
-        )
+        );
+        // Only where it is said: what is new does not rename old cases.
+        if let Some(duration) = self.duration {
+            work.push_str(&format!("\n{} ns", duration.0));
+        }
+        if let Some(mix) = &self.mix {
+            work.push_str(&format!("\n{}", serde_json::to_string(mix).unwrap_or_default()));
+        }
+        let open = matches!(self.load, Load::Rate(_) | Load::MostRate);
+        if open && self.arrivals != Arrivals::Poisson {
+            work.push_str(&format!("\n{:?}", self.arrivals));
+        }
+        work
+    }
+
+    /// The requests of a closed loop of `users`.
+    pub fn closed(&self, users: u32, limit: Limit) -> Workload {
+        let mix = self.requests_as();
+        let think = mix.think;
+        mix.asked(Source::ClosedLoop { users, think }, limit)
+    }
+
+    /// The requests of an open loop of `rate` requests a second.
+    pub fn open(&self, rate: f64, limit: Limit) -> Workload {
+        let mix = self.requests_as();
+        // A plan counts conversations, a rate requests.
+        let per_second = rate / f64::from(mix.turns);
+        let (arrivals, think) = (self.arrivals, mix.think);
+        mix.asked(Source::OpenLoop { per_second, arrivals, think }, limit)
+    }
+
+    /// The requests of its trace.
+    pub fn replayed(&self, limit: Limit) -> Workload {
+        let mix = self.requests_as();
+        let trace = mix.trace.clone();
+        mix.asked(Source::Trace(trace), limit)
+    }
+
+    fn requests_as(&self) -> Mix {
+        let fixed = || Mix::fixed(self.prompt_tokens, self.new_tokens);
+        self.mix.clone().unwrap_or_else(fixed)
     }
 
     fn name(&self) -> CaseId {
@@ -161,7 +209,7 @@ pub fn expand(scenario: &Scenario) -> Result<Vec<Case>, Problems> {
     let mut lines: BTreeMap<CaseId, usize> = BTreeMap::new();
     let mut problems = Vec::new();
     for matrix in &scenario.matrices {
-        for case in expand_matrix(matrix, scenario.seed) {
+        for case in expand_matrix(matrix, scenario) {
             if let Some(first) = lines.insert(case.id.clone(), matrix.line) {
                 let id = &case.id;
                 let message = format!(
@@ -180,14 +228,18 @@ pub fn expand(scenario: &Scenario) -> Result<Vec<Case>, Problems> {
     }
 }
 
-fn expand_matrix(matrix: &Matrix, seed: u64) -> Vec<Case> {
+fn expand_matrix(matrix: &Matrix, scenario: &Scenario) -> Vec<Case> {
     let mut cases = Vec::new();
+    let mut loads = matrix.loads.clone();
+    if scenario.slo.is_some_and(|slo| slo.search) && matrix.is_searched() {
+        loads.extend([Load::MostRate, Load::MostUsers]);
+    }
     for model in &matrix.models {
         for quant in &matrix.quants {
             for point in &matrix.points {
-                for load in &matrix.loads {
+                for load in &loads {
                     for engine in &matrix.engines {
-                        cases.push(case(matrix, model, quant, engine, *point, *load, seed));
+                        cases.push(case(scenario, matrix, [model, quant, engine], *point, *load));
                     }
                 }
             }
@@ -197,19 +249,29 @@ fn expand_matrix(matrix: &Matrix, seed: u64) -> Vec<Case> {
 }
 
 fn case(
+    scenario: &Scenario,
     matrix: &Matrix,
-    model: &str,
-    quant: &str,
-    engine: &str,
+    [model, quant, engine]: [&str; 3],
     point: Point,
     load: Load,
-    seed: u64,
 ) -> Case {
     let mut settings = matrix.settings.get(engine).cloned().unwrap_or_default();
     // A batch is its own number of slots and requests.
     let crowd = load.batch().is_none();
-    settings.slots = matrix.slots.filter(|_| crowd).or(load.together()).unwrap_or(1);
-    settings.slot_tokens = point.context().0;
+    let most_users = || matrix.loads.iter().filter_map(|load| load.concurrency()).max();
+    let together = load.together().or_else(|| most_users().filter(|_| load.is_search()));
+    settings.slots = matrix.slots.filter(|_| crowd).or(together).unwrap_or(1);
+    settings.slot_tokens = matrix.mix.as_ref().map_or(point.context(), |mix| mix.context).0;
+    let duration = matrix.duration.filter(|_| crowd && !load.is_search());
+    let planned = match (load, duration) {
+        (Load::Rate(rate), Some(time)) => Some((rate * time.seconds()).ceil().max(1.0) as u32),
+        (Load::Trace, _) => matrix.mix.as_ref().map(|mix| mix.trace.len() as u32),
+        _ => load.requests(),
+    };
+    let mut requests = matrix.requests.filter(|_| crowd).or(planned).unwrap_or(1);
+    if let Some(slo) = scenario.slo.filter(|_| load.is_search()) {
+        requests = requests.max(requests_of_probe(slo.attainment.0));
+    }
     let mut case = Case {
         id: CaseId(String::new()),
         model: model.to_owned(),
@@ -220,12 +282,25 @@ fn case(
         new_tokens: point.new_tokens,
         depth: point.depth,
         load,
-        requests: matrix.requests.filter(|_| crowd).or(load.requests()).unwrap_or(1),
+        requests,
+        duration,
+        mix: matrix.mix.clone(),
+        arrivals: scenario.workload.as_ref().and_then(|w| w.arrivals).unwrap_or(Arrivals::Poisson),
         settings,
-        seed,
+        seed: scenario.seed,
     };
     case.id = case.name();
     case
+}
+
+/// The fewest requests whose lower Wilson bound reaches `attainment` with one of them missing it: a
+/// probe of fewer could hardly be passed.
+fn requests_of_probe(attainment: f64) -> u32 {
+    let reaches = |n: &u32| {
+        let met = u64::from(*n - 1);
+        stats::wilson(met, u64::from(*n)).is_some_and(|share| share.low >= attainment)
+    };
+    (1..200_000).find(reaches).unwrap_or(200_000)
 }
 
 /// What a case is expected to need, before it runs.
@@ -262,8 +337,11 @@ pub fn expect(
         // not of the person who waits.
         let context = u64::from(case.depth.0) * u64::from(case.slots().min(case.requests));
         let arrivals = case.load.rate().map_or(0.0, |rate| f64::from(case.requests) / rate);
+        let arrivals = case.duration.map_or(arrivals, Nanos::seconds);
         let work = (prompt + context) as f64 / speed.prefill + new as f64 / speed.decode;
-        let repeats = f64::from(trials.warm_up + trials.min);
+        // A search that starts near its end takes about as many probes.
+        let repeats = if case.load.is_search() { 8 } else { trials.warm_up + trials.min };
+        let repeats = f64::from(repeats);
         Nanos::from_seconds(speed.load.seconds() + repeats * work.max(arrivals))
     });
     Expected { memory: memory(case), time }

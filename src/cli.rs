@@ -22,6 +22,8 @@ pub enum Command {
     Report(cmd::report::ReportArgs),
     /// Show what this machine is, what can be measured on it, and what to put right first.
     Doctor(cmd::doctor::DoctorArgs),
+    /// Show what this machine is called and how fast its memory is; measure it.
+    Host(cmd::host::HostArgs),
     /// Say which models fit on which machines, and how fast they are there.
     Fit(cmd::fit::FitArgs),
     /// List and search the devices of the catalogue.

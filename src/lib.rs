@@ -26,6 +26,7 @@ pub mod scenario;
 pub mod stats;
 pub mod units;
 pub mod watch;
+pub mod workload;
 
 #[cfg(test)]
 mod tests {
@@ -36,23 +37,24 @@ mod tests {
         ("units", &[]),
         ("stats", &[]),
         ("metrics", &["stats"]),
+        ("workload", &[]),
         ("catalog", &[]),
         ("model", &["catalog"]),
         ("host", &[]),
         ("watch", &["host"]),
         ("runner", &[]),
         ("record", &[]),
-        ("scenario", &["catalog", "model", "runner"]),
-        ("cases", &["runner", "scenario"]),
+        ("scenario", &["catalog", "model", "runner", "workload"]),
+        ("cases", &["runner", "scenario", "stats", "workload"]),
         ("compare", &["record", "stats"]),
         ("fit", &["catalog", "model", "record", "stats"]),
-        ("capacity", &["catalog", "fit", "record", "scenario", "stats"]),
-        ("cost", &["catalog", "record", "stats"]),
+        ("capacity", &["catalog", "fit", "record", "scenario", "stats", "workload"]),
+        ("cost", &["catalog", "record", "stats", "workload"]),
         (
             "run",
             &[
-                "capacity", "cases", "catalog", "fit", "host", "metrics", "model", "record",
-                "runner", "scenario", "stats", "watch",
+                "cases", "catalog", "fit", "host", "metrics", "model", "record", "runner",
+                "scenario", "stats", "watch", "workload",
             ],
         ),
         ("report", &["capacity", "compare", "cost", "fit", "record", "stats"]),
@@ -65,7 +67,7 @@ mod tests {
 
     /// Rooms without files, clock and processes.
     const PURE: &[&str] =
-        &["units", "stats", "metrics", "cases", "compare", "fit", "capacity", "cost"];
+        &["units", "stats", "metrics", "workload", "cases", "compare", "fit", "capacity", "cost"];
 
     fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -120,10 +120,10 @@ pub struct Bodies<'a> {
 }
 
 impl Bodies<'_> {
-    /// The body of `request`; `nonce` differs for each request of each run.
-    pub fn of(&self, request: &Request, nonce: u64) -> anyhow::Result<Bytes> {
+    /// The body of `request`, whose prompt begins in an order of its own.
+    pub fn of(&self, request: &Request, order: Order) -> anyhow::Result<Bytes> {
         let mut ids: Vec<u32> = request.context.iter().chain(&request.prompt).copied().collect();
-        shuffle(&mut ids, nonce);
+        order.shuffle(&mut ids);
         let prompt = match self.generation.prompt {
             PromptForm::Ids => Value::from(ids),
             PromptForm::Text => Value::from(text(&ids)),
@@ -141,15 +141,30 @@ impl Bodies<'_> {
     }
 }
 
-/// Puts the first tokens into an order that only `nonce` has: the same tokens, another prompt.
-fn shuffle(ids: &mut [u32], nonce: u64) {
-    let mut state = nonce;
-    let end = ids.len().min(SHUFFLED);
-    for i in (1..end).rev() {
-        // Knuth's multiplicative step is enough to keep orders apart.
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ids.swap(i, (state >> 33) as usize % (i + 1));
+/// The order of a prompt's first tokens; it differs for each conversation of each run.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    nonce: u64,
+    /// So many tokens are put into it: a later turn must begin as the first one did.
+    tokens: usize,
+}
+
+impl Order {
+    /// An order that only `nonce` has, of a conversation that begins with `first`.
+    pub fn new(nonce: u64, first: &Request) -> Self {
+        Self { nonce, tokens: (first.context.len() + first.prompt.len()).min(SHUFFLED) }
+    }
+
+    /// The same tokens, another prompt.
+    fn shuffle(self, ids: &mut [u32]) {
+        let mut state = self.nonce;
+        for i in (1..ids.len().min(self.tokens)).rev() {
+            // Knuth's multiplicative step is enough to keep orders apart.
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ids.swap(i, (state >> 33) as usize % (i + 1));
+        }
     }
 }
 
@@ -213,12 +228,24 @@ mod tests {
     #[test]
     fn two_nonces_give_two_prompts_of_the_same_tokens() {
         let (mut a, mut b): (Vec<u32>, Vec<u32>) = ((0..100).collect(), (0..100).collect());
-        shuffle(&mut a, 1);
-        shuffle(&mut b, 2);
+        let first = Request { prompt: a.clone(), ..Request::default() };
+        Order::new(1, &first).shuffle(&mut a);
+        Order::new(2, &first).shuffle(&mut b);
         assert_ne!(a, b);
         assert_eq!(a[SHUFFLED..], b[SHUFFLED..]);
         a.sort_unstable();
         assert_eq!(a, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_later_turn_begins_as_the_first_one_did() {
+        let first = Request { prompt: (0..20).collect(), ..Request::default() };
+        let order = Order::new(7, &first);
+        let (mut one, mut two): (Vec<u32>, Vec<u32>) = ((0..20).collect(), (0..100).collect());
+        order.shuffle(&mut one);
+        order.shuffle(&mut two);
+        assert_ne!(one, (0..20).collect::<Vec<_>>());
+        assert_eq!(one, two[..20]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use bench::runner::{
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use body::Bodies;
+use body::{Bodies, Order};
 use connection::{Target, exchange};
 use descriptor::{Descriptor, PromptForm};
 use trial::{Pool, Trial};
@@ -46,7 +46,7 @@ struct Served {
     early_end_allowed: bool,
     pool: Arc<Pool>,
     bodies: Vec<Bytes>,
-    /// Differs for each request of each run.
+    /// Differs for each conversation of each run.
     nonce: u64,
     report: LoadReport,
     /// Ends the server when this runner ends.
@@ -207,9 +207,19 @@ impl Runner for Served {
             slot_tokens: self.settings.slot_tokens,
         };
         self.bodies.clear();
+        let mut orders: Vec<Order> = Vec::with_capacity(requests.len());
         for request in requests {
-            self.nonce = self.nonce.wrapping_add(1);
-            self.bodies.push(bodies.of(request, self.nonce)?);
+            // A turn begins as the turn before did, and nothing else begins so.
+            let before = request.after.map(|before| before as usize).filter(|&before| {
+                requests.get(before).is_some_and(|turn| request.prompt.starts_with(&turn.prompt))
+            });
+            let order = before.and_then(|before| orders.get(before)).copied();
+            let order = order.unwrap_or_else(|| {
+                self.nonce = self.nonce.wrapping_add(1);
+                Order::new(self.nonce, request)
+            });
+            self.bodies.push(bodies.of(request, order)?);
+            orders.push(order);
         }
         let at_once = requests.iter().filter(|request| request.after.is_none()).count();
         self.runtime.block_on(self.pool.fill(&self.target, at_once));
@@ -233,7 +243,6 @@ impl Runner for Served {
             path: self.descriptor.request.path.clone(),
             pool: Arc::clone(&self.pool),
             epoch: first.epoch(),
-            users: self.settings.slots.max(1) as usize,
             silence: self.silence,
             early_end_allowed: self.early_end_allowed,
         };

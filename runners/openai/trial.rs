@@ -13,7 +13,7 @@ use bench::runner::protocol::{Served, ServedError, ServedFault};
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::{Response, StatusCode};
-use tokio::sync::{Semaphore, SetOnce};
+use tokio::sync::SetOnce;
 
 use crate::arrivals::Arrivals;
 use crate::connection::{Connection, Target, read_body};
@@ -74,8 +74,6 @@ pub struct Trial {
     pub path: String,
     pub pool: Arc<Pool>,
     pub epoch: Instant,
-    /// Requests without a start of their own that may be under way at once.
-    pub users: usize,
     /// How long a server may say nothing.
     pub silence: Duration,
     /// Whether fewer tokens than asked for are a normal end.
@@ -103,7 +101,6 @@ struct Received {
 struct Shared {
     trial: Trial,
     requests: Vec<Planned>,
-    permits: Semaphore,
     ended: Vec<SetOnce<u64>>,
     unparsed: AtomicUsize,
 }
@@ -118,7 +115,6 @@ struct Planned {
 
 /// Runs all requests; outcomes are in their order.
 pub async fn run(trial: Trial, requests: &[Request], bodies: Vec<Bytes>) -> Vec<Outcome> {
-    let users = trial.users.clamp(1, Semaphore::MAX_PERMITS);
     let planned = requests.iter().zip(bodies).map(|(request, body)| Planned {
         body,
         start_ns: request.start_ns,
@@ -128,7 +124,6 @@ pub async fn run(trial: Trial, requests: &[Request], bodies: Vec<Bytes>) -> Vec<
     });
     let shared = Arc::new(Shared {
         requests: planned.collect(),
-        permits: Semaphore::new(users),
         ended: requests.iter().map(|_| SetOnce::new()).collect(),
         unparsed: AtomicUsize::new(0),
         trial,
@@ -181,10 +176,10 @@ impl Shared {
             let end = *self.ended[before].wait().await;
             intended_ns = intended_ns.max(end + planned.think_ns);
         }
-        wait_until(self.trial.epoch + Duration::from_nanos(intended_ns)).await;
-        // A request with a time of its own starts then, however many are under way: an open loop.
-        let held = planned.start_ns == 0 && planned.after.is_none();
-        let _permit = if held { self.permits.acquire().await.ok() } else { None };
+        let left_out = planned.latest_ns.is_some_and(|latest| intended_ns > latest);
+        if !left_out {
+            wait_until(self.trial.epoch + Duration::from_nanos(intended_ns)).await;
+        }
         let mut response = Received {
             intended_ns,
             sent_ns: self.now(),
@@ -192,7 +187,7 @@ impl Shared {
             arrivals: Arrivals::default(),
             error: None,
         };
-        if planned.latest_ns.is_some_and(|latest| self.now() > latest) {
+        if left_out {
             response.error = Some(self.trial.target.error(
                 ServedFault::NotStarted,
                 "the trial's time was over before the request could start",

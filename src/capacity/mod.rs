@@ -1,3 +1,3 @@
 //! How many devices for N users under an SLO.
 
-pub mod workload;
+pub use crate::workload;

@@ -3,6 +3,7 @@
 pub mod cloud_prices;
 pub mod electricity;
 pub mod hardware;
+pub mod identify;
 pub mod models;
 pub mod own;
 pub mod published;

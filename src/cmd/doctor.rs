@@ -197,6 +197,9 @@ fn machine(findings: &Findings, page: &mut Page) {
             ],
         );
     }
+    for line in super::host::recognised(&findings.host) {
+        page.line("Catalogue", &line);
+    }
     if let Some(why) = gpu_absent {
         page.line("GPU", &format!("none: {why}"));
     }
@@ -419,5 +422,30 @@ mod tests {
         for line in page(&findings).lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
         }
+    }
+
+    #[test]
+    fn a_gpu_is_named_as_the_catalogue_knows_it_by_its_pci_id() {
+        let mut findings = healthy();
+        let card = |name: &str, id: &str, gib: f64| host::Gpu {
+            name: name.to_owned(),
+            pci_id: Some(id.to_owned()),
+            memory: Some(Bytes::from_gib(gib)),
+            driver: None,
+            cuda: None,
+            compute_capability: None,
+            power_limit: None,
+            pcie: None,
+        };
+        let name = "NVIDIA GeForce RTX 4090";
+        findings.host.gpus = vec![
+            card(name, "10de:2684", 23.99),
+            card(name, "10de:2757", 15.99),
+            card("NVIDIA GeForce GTX 1080", "10de:1b80", 8.0),
+        ];
+        let text = page(&findings).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("is 'rtx-4090' by its PCI id 10de:2684"), "{text}");
+        assert!(text.contains("is 'rtx-4090-laptop' by its PCI id 10de:2757"), "{text}");
+        assert!(text.contains("(PCI id 10de:1b80) is not in the catalogue"), "{text}");
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::catalog::hardware::{Device, Family, Kind};
+use crate::catalog::hardware::Device;
 use crate::catalog::models::{self, ModelSpec};
 use crate::fit::answer::{Answer, Question, Verdict};
 use crate::fit::file;
@@ -17,14 +17,14 @@ use crate::fit::speed::ENGINES;
 use crate::fit::table::{self, Packings, Questions, Row};
 use crate::fit::vllm::{self, Checkpoint};
 use crate::fit::{claims, constants};
-use crate::host;
 use crate::model::Tensor;
 use crate::model::gguf::Header;
 use crate::model::quant::{Quant, TensorType};
 use crate::report::markdown::Markdown;
 use crate::report::{Render, Report, Section, Table};
-use crate::units::{GbPerSecond, Tokens};
+use crate::units::Tokens;
 
+use super::here::Here;
 use super::run::Format;
 use print::Line;
 
@@ -62,6 +62,10 @@ pub struct FitArgs {
     /// The share of a card's memory that vLLM takes: its own default where it is left out
     #[arg(long, value_name = "SHARE")]
     gpu_memory_utilization: Option<f64>,
+    /// Results of this machine to calibrate by: folders that `bench run` made; all of this machine
+    /// in results/ where it is left out, `none` for none
+    #[arg(long, value_name = "DIR", value_delimiter = ',', conflicts_with = "device")]
+    records: Vec<PathBuf>,
     /// Your own devices, models and prices, a TOML file (README.md); else BENCH_CATALOG, else
     /// catalog.toml in the configuration folder
     #[arg(long, value_name = "FILE")]
@@ -85,9 +89,13 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     if args.claims {
         return print_claims();
     }
+    let here = args.device.is_empty().then(|| Here::look(&args.records)).transpose()?;
+    let shown = here.as_ref().map(|here| &here.own);
     ensure!(
-        ENGINES.contains(&args.engine.as_str()),
-        "unknown engine '{}'; predictions are for {}",
+        ENGINES.contains(&args.engine.as_str())
+            || shown.is_some_and(|own| own.constants(&args.engine).is_some()),
+        "unknown engine '{}'; predictions are for {}, and on this machine for those that \
+         `bench run` has measured",
         args.engine,
         ENGINES.join(", ")
     );
@@ -105,7 +113,10 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let contexts: Vec<Tokens> =
         args.context.iter().map(|c| tokens(c)).collect::<anyhow::Result<_>>()?;
     let own = super::own::catalog(args.catalog.as_deref())?;
-    let machines = machines(&args.device, &own.devices)?;
+    let machines = match &here {
+        Some(here) => vec![here.machine.clone()],
+        None => machines(&args.device, &own.devices)?,
+    };
     if is_vllm {
         let other = machines.iter().find(|m| !m.has_own_memory());
         if let Some(machine) = other.filter(|_| !args.device.iter().any(|d| d == "all")) {
@@ -124,13 +135,23 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
         machines.iter().map(|m| Site::new(m, &question, constants::embedded())).collect();
     let questions = Questions { layout, contexts: &contexts, sites: &sites };
     let keep = |row: Row<'_>| {
-        is_wanted(&row.answer, args).then(|| Line {
-            machine: machines[row.site].name.clone(),
+        let machine = &machines[row.site];
+        let answer = match shown {
+            Some(own) => {
+                let layout = Layout { slot_tokens: row.context, ..layout };
+                let question = Question { layout, ..question.clone() };
+                let published = constants::embedded();
+                own.answer(row.candidate, row.quant, machine, &question, published)
+            }
+            None => row.answer,
+        };
+        is_wanted(&answer, args).then(|| Line {
+            machine: machine.name.clone(),
             model: row.spec.id.clone(),
             quant: row.quant.to_owned(),
             context: row.context,
             users: args.users,
-            answer: row.answer,
+            answer,
         })
     };
     let (specs, lines);
@@ -158,7 +179,8 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     if lines.is_empty() {
         eprintln!("{}", why_nothing(args, &specs, &contexts));
     }
-    print::print(&lines, args.format)?;
+    let notes = here.as_ref().map_or(&[][..], |here| &here.notes);
+    print::print(&lines, notes, args.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -254,59 +276,12 @@ fn kv_type(word: &str, is_vllm: bool) -> anyhow::Result<TensorType> {
 }
 
 fn machines(words: &[String], own: &[Device]) -> anyhow::Result<Vec<Machine>> {
-    if words.is_empty() {
-        return Ok(vec![this_machine()]);
-    }
     if words.iter().any(|w| w == "all") {
         let known = crate::catalog::hardware::all();
         let known = known.iter().filter(|d| own.iter().all(|o| o.id != d.id));
         return own.iter().chain(known).map(|d| Machine::parse(&d.id, own)).collect();
     }
     words.iter().map(|w| Machine::parse(w, own)).collect()
-}
-
-/// This machine: its GPUs by their names in the catalogue, else its processor with the bandwidth
-/// that the probe measures.
-fn this_machine() -> Machine {
-    let host = host::describe();
-    let probe = host::probe(host.cpu.usable_threads).ok();
-    let processor = Device {
-        id: "this-machine".to_owned(),
-        name: "this machine".to_owned(),
-        vendor: String::new(),
-        kind: Kind::Cpu,
-        family: Family::Cpu,
-        memory: Some(host.memory.total),
-        memory_label_gb: None,
-        bandwidth: probe.map(|p| GbPerSecond(p.read_bandwidth.0)),
-        fp16: probe.map(|p| p.compute),
-        gpu_cores: None,
-        power: None,
-        idle_power: None,
-        list_price: None,
-        street_price: None,
-        source: "measured by the probe".to_owned(),
-        notes: String::new(),
-    };
-    let known = |name: &str| {
-        let plain = |s: &str| s.to_lowercase().replace("nvidia ", "").replace(' ', "-");
-        let wanted = plain(name).replace("geforce-", "");
-        crate::catalog::hardware::all().iter().find(|d| d.id == wanted || plain(&d.name) == wanted)
-    };
-    let devices: Vec<Device> = host
-        .gpus
-        .iter()
-        .filter_map(|gpu| {
-            let mut device = known(&gpu.name)?.clone();
-            // What the driver says here is truer than the catalogue.
-            device.memory = gpu.memory.or(device.memory);
-            Some(device)
-        })
-        .collect();
-    if devices.is_empty() {
-        return Machine { name: host.label, devices: vec![processor], host: None };
-    }
-    Machine { name: host.label, devices, host: Some(processor) }
 }
 
 /// The shape, the packing's name and the weights of a file.

@@ -6,10 +6,13 @@ pub mod devices;
 pub mod doctor;
 pub mod dry_run;
 pub mod fit;
+pub mod here;
+pub mod host;
 pub mod mock_server;
 pub mod model;
 pub mod models;
 mod own;
+pub mod own_results;
 pub mod prices;
 pub mod recommend;
 pub mod report;
@@ -24,6 +27,7 @@ use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report};
 use crate::scenario::Known;
+use crate::workload;
 
 /// Runs the subcommand. An error is wrong usage or input (exit code 2); what goes wrong later is
 /// told by the exit code.
@@ -32,6 +36,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Host(args) => host::run(args),
         Command::Fit(args) => fit::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Models(args) => models::run(args),
@@ -47,7 +52,9 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
 
 /// The words that a scenario may use: what the catalogues know, and the workloads with a name.
 pub fn known() -> Known {
-    let presets = PRESETS.iter().map(|preset| preset.name.to_owned()).collect();
+    let days = PRESETS.iter().map(|preset| preset.name);
+    let requests = workload::PRESETS.iter().map(|preset| preset.name);
+    let presets = days.chain(requests).map(str::to_owned).collect();
     Known { presets: Some(presets), ..Known::here() }
 }
 

@@ -204,6 +204,9 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
         Progress::Step(Step::Trial(case, number, true)) => {
             bar.set_message(format!("{}: warm-up {}", case.id, number + 1));
         }
+        Progress::Step(Step::Probe(case, load)) => {
+            bar.set_message(format!("{}: probe of {load}", case.id));
+        }
         Progress::Step(Step::Trial(case, number, false)) => {
             bar.set_message(format!("{}: trial {number}", case.id));
         }

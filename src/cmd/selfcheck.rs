@@ -169,6 +169,8 @@ impl Plan {
         let request = |i: u32| Request {
             prompt: (i..i + 16).collect(),
             output: vec![0; self.tokens as usize],
+            // Each stream asks again when it was answered.
+            after: i.checked_sub(self.streams),
             ..Request::default()
         };
         // A round that is not counted opens the connections and warms both sides.

@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 
 use super::inputs::Inputs;
+use crate::workload;
 
 /// A workload with a name.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,10 @@ impl Preset {
     /// # Errors
     /// An unknown name, with the nearest and all known.
     pub fn find(name: &str) -> anyhow::Result<&'static Self> {
-        PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        // The name of the requests alone stands for a day of them where there is one.
+        let day = workload::PRESETS.iter().find(|requests| requests.name == name);
+        let day = day.and_then(|requests| requests.also.first()).copied().unwrap_or(name);
+        PRESETS.iter().find(|preset| preset.name == day).ok_or_else(|| {
             let near = PRESETS
                 .iter()
                 .max_by(|a, b| {

@@ -6,13 +6,15 @@ use crate::catalog::models::ModelSpec;
 use crate::model::quant::Quant;
 use crate::units::{Bytes, Nanos, Tokens, TokensPerSecond};
 
-use super::calibrate::{Class, Constants};
+use super::basis::Basis;
+use super::calibrate::{Class, Constants, Spread};
 use super::constants;
 use super::machine::Machine;
 use super::memory::{Layout, Memory, Plan};
 use super::packed::{Packed, Weights};
-use super::site::Site;
-use super::speed::{PromptTime, StepTime, Usage};
+use super::posynomial::Term;
+use super::site::{Site, estimate};
+use super::speed::{self, Place, PromptTime, StepTime, Usage};
 use super::split::{Share, Split, split};
 use super::vllm::{self, Pool};
 use super::work::{self, Work};
@@ -28,6 +30,8 @@ pub struct Estimate<T> {
     pub low: T,
     /// The upper end.
     pub high: T,
+    /// On what it rests.
+    pub basis: Basis,
 }
 
 /// A model on a machine.
@@ -293,10 +297,10 @@ impl<'a> Pairing<'a> {
             return;
         }
         let context = f64::from(tokens.0);
-        let spread = |class: Class| {
-            // Shares of different speed add uncertainty that no published measurement covers.
-            let apart = if split.devices.len() > 1 || on_host { 1.5 } else { 1.0 };
-            site.spread(class, apart)
+        // Shares of different speed add uncertainty that no published measurement covers.
+        let apart = if split.devices.len() > 1 || on_host { 1.5 } else { 1.0 };
+        let step_spread = |class: Class, usage: &Usage| -> (Spread, Basis) {
+            site.spread(class, apart, || self.terms(|p| Some(speed::step_terms(work, usage, p))))
         };
         if site.devices.len() > 1 && !site.is_vllm {
             answer.remarks.push(Arc::clone(&site.several));
@@ -304,20 +308,24 @@ impl<'a> Pairing<'a> {
         if on_host {
             answer.remarks.push(Arc::clone(&site.beside));
         }
-        answer.remarks.extend(site.unseen.iter().map(Arc::clone));
         let one = self.usage(context, 1.0);
         let single = if work.experts.is_some() { Class::DecodeExperts } else { Class::DecodeDense };
+        if !site.is_own(single) {
+            answer.remarks.extend(site.unseen.iter().map(Arc::clone));
+        }
         let (seconds, ceiling) = self.step_seconds(split, &one);
-        let decode = spread(single).estimate(1.0 / seconds, Some(ceiling));
+        let decode = estimate(step_spread(single, &one), 1.0 / seconds, Some(ceiling));
         answer.decode = Some(decode);
         if self.layout.slots > 1 {
             let slots = f64::from(self.layout.slots);
-            let (together, ceiling) = self.step_seconds(split, &Usage { streams: slots, ..one });
+            let all = Usage { streams: slots, ..one };
+            let (together, ceiling) = self.step_seconds(split, &all);
             // Together is never slower than one after the other.
             let together = together.min(slots * seconds);
             if site.tells_streams && !on_host {
                 let speed = slots / together;
-                answer.system = Some(spread(Class::DecodeStreams).estimate(speed, Some(ceiling)));
+                let spread = step_spread(Class::DecodeStreams, &all);
+                answer.system = Some(estimate(spread, speed, Some(ceiling)));
             } else {
                 answer.remarks.push(Arc::clone(&site.no_streams));
             }
@@ -327,7 +335,10 @@ impl<'a> Pairing<'a> {
             answer.remarks.push(Arc::clone(&site.no_prefill));
             return;
         };
-        let prefill = spread(Class::Prefill).estimate(context / seconds, None);
+        let spread = site.spread(Class::Prefill, apart, || {
+            self.terms(|p| speed::prompt_terms(work, &prompt, p))
+        });
+        let prefill = estimate(spread, context / seconds, None);
         let wait = |speed: TokensPerSecond, first: TokensPerSecond| {
             Nanos::from_seconds(context / speed.0 + 1.0 / first.0)
         };
@@ -335,8 +346,15 @@ impl<'a> Pairing<'a> {
             value: wait(prefill.value, decode.value),
             low: wait(prefill.high, decode.high),
             high: wait(prefill.low, decode.low),
+            basis: prefill.basis.min(decode.basis),
         });
         answer.prefill = Some(prefill);
+    }
+
+    /// The terms of a time on all devices.
+    fn terms(&self, of: impl Fn(&Place) -> Option<Vec<Term>>) -> Vec<Term> {
+        let devices = self.site.devices.iter().map(|paced| &paced.place);
+        devices.filter_map(of).flatten().collect()
     }
 
     /// Seconds of a step, and the tokens a second that bandwidth alone allows.

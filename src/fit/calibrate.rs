@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::basis::Basis;
 use super::evidence::{Evidence, Quantity};
-use super::posynomial::{self, Observation};
+use super::local::Own;
+use super::posynomial::{self, Observation, Term};
 use super::speed;
 use crate::catalog::hardware::Family;
 
@@ -254,6 +256,8 @@ pub struct Constants {
     pub theta: Vec<f64>,
     /// One for each class.
     pub spreads: BTreeMap<Class, Spread>,
+    /// What a machine's own measurements have added; `None`: the published ones alone.
+    pub own: Option<Own>,
 }
 
 impl Constants {
@@ -265,11 +269,24 @@ impl Constants {
         Self {
             theta: fit(&all, None),
             spreads: Class::ALL.into_iter().map(|c| (c, spread(c))).collect(),
+            own: None,
         }
     }
-}
 
-impl Constants {
+    /// On what a prediction of this class rests.
+    pub fn basis(&self, class: Class) -> Basis {
+        match &self.own {
+            Some(own) if own.has(class) => Basis::Calibrated,
+            _ => Basis::Predicted,
+        }
+    }
+
+    /// How far measurements may lie from the prediction that `terms` make.
+    pub fn spread(&self, class: Class, terms: &[Term]) -> Spread {
+        let own = self.own.as_ref().and_then(|own| own.spread(class, terms, &self.theta));
+        own.unwrap_or_else(|| self.spreads[&class])
+    }
+
     /// Whether measurements of this family were fitted.
     pub fn has_seen(&self, family: Family) -> bool {
         let name = format!("step.weights.family.{}", family.name());

@@ -57,7 +57,7 @@ pub fn read(text: &str) -> anyhow::Result<Constants> {
     if let Some(name) = values.keys().next() {
         bail!("constants.csv: unknown constant '{name}'; make the file anew: `bench calibrate`");
     }
-    Ok(Constants { theta, spreads })
+    Ok(Constants { theta, spreads, own: None })
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ fn list() -> Vec<Named> {
     add("step.unpack", 1.0_f64.ln(), 1.0);
     add("step.unpack-k", 3.0_f64.ln(), 1.0);
     add("step.batch", 5.0_f64.ln(), 0.7);
+    add("step.compute", 1.0_f64.ln(), 0.7);
+    add("step.attention", 4.0_f64.ln(), 1.0);
     add("prompt.matrix", (1.0_f64 / 0.4).ln(), 0.5);
     add("prompt.scatter", 20.0_f64.ln(), 1.0);
     add("prompt.attention", 4.0_f64.ln(), 1.0);
@@ -82,7 +84,8 @@ fn list() -> Vec<Named> {
             add(&format!("{stem}.api.{}", api.name()), 0.0, deviation);
         }
     }
-    for (stem, deviation) in [("step.weights", 0.12), ("prompt.matrix", 0.2)] {
+    for (stem, deviation) in [("step.weights", 0.12), ("step.compute", 0.3), ("prompt.matrix", 0.2)]
+    {
         for packing in Packing::ALL {
             add(&format!("{stem}.packing.{}", packing.name()), 0.0, deviation);
         }

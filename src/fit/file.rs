@@ -1,13 +1,11 @@
 //! The shape of a model from its file's header.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, bail, ensure};
 
 use crate::catalog::models::{self, Arch, ModelSpec};
 use crate::model::Tensor;
 use crate::model::gguf::Header;
-use crate::model::quant::{Quant, TensorType};
+use crate::model::quant::Quant;
 
 use super::packed::MOST_LAYERS;
 use super::work::Packing;
@@ -84,23 +82,11 @@ pub fn quant(header: &Header) -> Option<Quant> {
     Quant::ALL.into_iter().find(|q| u64::from(q.file_type()) == code)
 }
 
-/// How most of the weights are packed.
+/// How most of the layers' weights are packed. A large vocabulary, packed otherwise, is most of the
+/// bytes of a small model and none of the work of its prompts.
 pub fn packing(tensors: &[Tensor]) -> Packing {
-    let mut sums: BTreeMap<TensorType, u64> = BTreeMap::new();
-    for tensor in tensors {
-        let sum = sums.entry(tensor.kind).or_default();
-        *sum = sum.saturating_add(tensor.bytes());
-    }
-    let most = sums.into_iter().max_by_key(|(_, bytes)| *bytes);
-    match most.map_or(TensorType::F16, |(kind, _)| kind) {
-        TensorType::F16 | TensorType::F32 => Packing::F16,
-        TensorType::BF16 => Packing::BF16,
-        TensorType::Q8_0 => Packing::Q8,
-        TensorType::Q4_0 | TensorType::Q4_1 => Packing::Q4,
-        TensorType::Q4K => Packing::Q4K,
-        TensorType::Mxfp4 => Packing::Mxfp4,
-        _ => Packing::OtherK,
-    }
+    let layers = tensors.iter().filter(|t| t.name.starts_with("blk."));
+    Packing::of_most(layers.map(|t| (t.kind, t.elements())))
 }
 
 #[cfg(test)]

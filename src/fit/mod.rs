@@ -2,14 +2,18 @@
 //! published measurements.
 
 pub mod answer;
+pub mod basis;
 pub mod calibrate;
 pub mod claims;
 pub mod constants;
 pub mod evidence;
 pub mod factors;
 pub mod file;
+pub mod local;
 pub mod machine;
+pub mod measured;
 pub mod memory;
+pub mod own;
 pub mod packed;
 pub mod posynomial;
 pub mod site;

@@ -232,10 +232,14 @@ impl<'a> Blueprint<'a> {
             .shapes
             .iter()
             .zip(&self.parts)
-            .zip(kinds)
-            .map(|((shape, part), kind)| Piece::new(*part, &shape.dims, kind))
+            .zip(&kinds)
+            .map(|((shape, part), kind)| Piece::new(*part, &shape.dims, *kind))
             .collect();
-        Ok(Packed::of_pieces(self.spec, &pieces, Packing::of(quant)))
+        let inside =
+            |p: &&(&Piece, &TensorType)| matches!(p.0.part, Part::Layer(_) | Part::Experts(_));
+        let layers = pieces.iter().zip(&kinds);
+        let packing = Packing::of_most(layers.filter(inside).map(|(p, kind)| (*kind, p.elements)));
+        Ok(Packed::of_pieces(self.spec, &pieces, packing))
     }
 }
 

@@ -42,25 +42,15 @@ pub struct Observation {
 }
 
 /// Relative noise of one measurement: what two careful people measure differs by about as much.
-const NOISE: f64 = 0.13;
+pub(super) const NOISE: f64 = 0.13;
 
 /// The factors θ that explain the observations best: Gauss–Newton on log times with the priors as
 /// ridge and pseudo-Huber weights, so that single odd measurements do not pull.
 ///
 /// A factor that no observation names keeps its prior's mean.
 pub fn fit(observations: &[Observation], priors: &[Prior], start: &[f64]) -> Vec<f64> {
-    let mut named: Vec<usize> =
-        observations.iter().flat_map(|o| &o.terms).flat_map(|t| &t.factors).map(|f| f.0).collect();
-    named.sort_unstable();
-    named.dedup();
-    let renumbered = |o: &Observation| {
-        let mut o = o.clone();
-        for factor in o.terms.iter_mut().flat_map(|t| &mut t.factors) {
-            factor.0 = named.partition_point(|&n| n < factor.0);
-        }
-        o
-    };
-    let few: Vec<Observation> = observations.iter().map(renumbered).collect();
+    let named = named(observations);
+    let few: Vec<Observation> = observations.iter().map(|o| renumber(o, &named)).collect();
     let few_priors: Vec<Prior> = named.iter().map(|&i| priors[i]).collect();
     let few_start: Vec<f64> = named.iter().map(|&i| start[i]).collect();
     let mut theta: Vec<f64> = priors.iter().map(|p| p.mean).collect();
@@ -68,6 +58,68 @@ pub fn fit(observations: &[Observation], priors: &[Prior], start: &[f64]) -> Vec
         theta[i] = value;
     }
     theta
+}
+
+/// How uncertain the factors still are after the observations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Posterior {
+    /// The factors that the observations name.
+    named: Vec<usize>,
+    /// Their precision matrix, lower triangle.
+    precision: Vec<Vec<f64>>,
+    /// The variance that all others keep from their prior.
+    unnamed: Vec<f64>,
+}
+
+impl Posterior {
+    /// Around `theta`, which [`fit`] found.
+    pub fn of(observations: &[Observation], priors: &[Prior], theta: &[f64]) -> Self {
+        let named = named(observations);
+        let few: Vec<Observation> = observations.iter().map(|o| renumber(o, &named)).collect();
+        let few_priors: Vec<Prior> = named.iter().map(|&i| priors[i]).collect();
+        let few_theta: Vec<f64> = named.iter().map(|&i| theta[i]).collect();
+        let (precision, _) = normal_equations(&few, &few_priors, &few_theta);
+        let unnamed = priors.iter().map(|p| p.deviation.powi(2)).collect();
+        Self { named, precision, unnamed }
+    }
+
+    /// The variance of the logarithm of the time that `terms` predict.
+    pub fn variance(&self, terms: &[Term], theta: &[f64]) -> f64 {
+        let total = seconds(terms, theta);
+        let mut gradient = vec![0.0; self.named.len()];
+        let mut rest = vec![0.0; theta.len()];
+        for term in terms {
+            let share = term.value(theta) / total;
+            for &(i, x) in &term.factors {
+                match self.named.binary_search(&i) {
+                    Ok(place) => gradient[place] += share * x,
+                    Err(_) => rest[i] += share * x,
+                }
+            }
+        }
+        let solved = solve_damped(&self.precision, &gradient, 0.0);
+        let known: f64 = gradient.iter().zip(&solved).map(|(g, s)| g * s).sum();
+        let unknown: f64 = rest.iter().zip(&self.unnamed).map(|(g, v)| g * g * v).sum();
+        known + unknown
+    }
+}
+
+/// The factors that observations name, in order.
+fn named(observations: &[Observation]) -> Vec<usize> {
+    let terms = observations.iter().flat_map(|o| &o.terms);
+    let mut named: Vec<usize> = terms.flat_map(|t| &t.factors).map(|f| f.0).collect();
+    named.sort_unstable();
+    named.dedup();
+    named
+}
+
+/// The observation with each factor's place in `named` instead of its index.
+fn renumber(observation: &Observation, named: &[usize]) -> Observation {
+    let mut o = observation.clone();
+    for factor in o.terms.iter_mut().flat_map(|t| &mut t.factors) {
+        factor.0 = named.partition_point(|&n| n < factor.0);
+    }
+    o
 }
 
 fn descend(observations: &[Observation], priors: &[Prior], start: &[f64]) -> Vec<f64> {
@@ -218,5 +270,21 @@ mod tests {
             .collect();
         let found = fit(&observations, &[Prior { mean: 0.0, deviation: 10.0 }], &[0.0]);
         assert!(found[0].abs() < 0.02, "{found:?}");
+    }
+
+    #[test]
+    fn what_was_observed_is_less_uncertain_than_what_was_not() {
+        let prior = Prior { mean: 0.0, deviation: 0.5 };
+        let term = |i| vec![Term { seconds: 1.0, factors: vec![(i, 1.0)] }];
+        let seen = Observation { terms: term(0), seconds: 1.0, weight: 4.0 };
+        let theta = fit(&[seen.clone(), seen.clone()], &[prior; 2], &[0.0; 2]);
+        let posterior = Posterior::of(&[seen.clone(), seen], &[prior; 2], &theta);
+        // Eight measurements' worth of precision beside the prior's.
+        let expected = 1.0 / (8.0 / NOISE.powi(2) + 4.0);
+        assert!((posterior.variance(&term(0), &theta) - expected).abs() < 1e-9);
+        assert!((posterior.variance(&term(1), &theta) - 0.25).abs() < 1e-9);
+        let both: Vec<Term> = term(0).into_iter().chain(term(1)).collect();
+        let half = posterior.variance(&both, &theta);
+        assert!((half - 0.25 * (expected + 0.25)).abs() < 1e-9, "{half}");
     }
 }

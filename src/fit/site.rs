@@ -6,8 +6,10 @@ use crate::catalog::hardware::{Device, Kind};
 use crate::units::{Bytes, TokensPerSecond};
 
 use super::answer::{Estimate, Question};
+use super::basis::Basis;
 use super::calibrate::{Class, Constants, Spread};
 use super::machine::{Machine, driver_share};
+use super::posynomial::Term;
 use super::speed::{Paced, Place};
 use super::split::{Rooms, Share, Split};
 use super::vllm;
@@ -112,11 +114,26 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// The interval of a class of predictions, `apart` times as wide.
-    pub fn spread(&self, class: Class, apart: f64) -> Spread {
+    /// The interval of a class of predictions, `apart` times as wide, and on what they rest; the
+    /// machine's own measurements tell it by what `terms` are made of.
+    pub fn spread(
+        &self,
+        class: Class,
+        apart: f64,
+        terms: impl FnOnce() -> Vec<Term>,
+    ) -> (Spread, Basis) {
+        let basis = self.constants.basis(class);
+        if basis == Basis::Calibrated {
+            return (self.constants.spread(class, &terms()), basis);
+        }
         let spread = self.constants.spreads[&class];
         let widen = self.widen * apart;
-        Spread { low: spread.low * widen, high: spread.high * widen }
+        (Spread { low: spread.low * widen, high: spread.high * widen }, basis)
+    }
+
+    /// Whether this machine's own measurements tell both speeds of a class of models.
+    pub fn is_own(&self, single: Class) -> bool {
+        [single, Class::Prefill].iter().all(|c| self.constants.basis(*c) == Basis::Calibrated)
     }
 
     /// The devices and the processor with what each of them does.
@@ -142,16 +159,19 @@ impl<'a> Site<'a> {
 
 const LINK_WORDS: &str = "PCIe 4.0 x16 between them is assumed; half as wide an interval again";
 
-impl Spread {
-    /// The prediction `speed` with its interval, within what the bandwidth allows.
-    pub fn estimate(self, speed: f64, ceiling: Option<f64>) -> Estimate<TokensPerSecond> {
-        let value = ceiling.map_or(speed, |c| speed.min(c));
-        let (low, high) = self.around(value, ceiling);
-        Estimate {
-            value: TokensPerSecond(value),
-            low: TokensPerSecond(low),
-            high: TokensPerSecond(high),
-        }
+/// The prediction `speed` with its interval, within what the bandwidth allows.
+pub fn estimate(
+    (spread, basis): (Spread, Basis),
+    speed: f64,
+    ceiling: Option<f64>,
+) -> Estimate<TokensPerSecond> {
+    let value = ceiling.map_or(speed, |c| speed.min(c));
+    let (low, high) = spread.around(value, ceiling);
+    Estimate {
+        value: TokensPerSecond(value),
+        low: TokensPerSecond(low),
+        high: TokensPerSecond(high),
+        basis,
     }
 }
 

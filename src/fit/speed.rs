@@ -106,6 +106,11 @@ impl Place {
         rest.chars().next()?.to_digit(10)
     }
 
+    /// The arithmetic speed where a processor's threads do the work.
+    fn cpu_fp16(&self) -> Option<f64> {
+        self.fp16.filter(|_| self.api == Api::Cpu)
+    }
+
     fn shares_memory(&self) -> bool {
         self.family.is_apple()
             || matches!(self.family, Family::NvidiaGb10 | Family::AmdApu | Family::Cpu)
@@ -226,11 +231,14 @@ impl Paced {
     /// The time of one step with `share` of the model here.
     pub fn step(&self, work: &Work, usage: &Usage, share: Share, theta: &[f64]) -> StepTime {
         let terms = step(work, usage, &self.place, share);
-        let [weights, layers, _, unpack, batch] = self.seconds(work, usage, share, theta, terms);
+        let [weights, layers, _, compute, _, unpack, batch] =
+            self.seconds(work, usage, share, theta, terms);
         // One byte of cache for each stream.
         let byte = (Stem::StepCache, share.layers * usage.streams / self.place.bandwidth);
-        let [byte] = self.seconds(work, usage, share, theta, [Some(byte)]);
-        StepTime { fixed: weights + layers + unpack + batch, byte }
+        let each = share.layers * usage.streams;
+        let operation = self.place.cpu_fp16().map(|fp16| (Stem::StepAttention, each / fp16));
+        let [byte, operation] = self.seconds(work, usage, share, theta, [Some(byte), operation]);
+        StepTime { fixed: weights + layers + compute + unpack + batch, byte, operation }
     }
 
     /// The time of a prompt; `None` where the arithmetic speed is unknown.
@@ -260,6 +268,8 @@ pub struct StepTime {
     pub fixed: f64,
     /// For each byte of cache that one stream reads.
     pub byte: f64,
+    /// For each operation of one stream's attention, where a processor does it.
+    pub operation: f64,
 }
 
 /// Seconds of a prompt on one place, whose micro-batches are all full.
@@ -285,12 +295,13 @@ impl StepTime {
     /// Seconds with what `usage` has cached.
     pub fn seconds(&self, work: &Work, usage: &Usage) -> f64 {
         let cached = work.cache_read(usage.cached, usage.value_bytes) + work.state_bytes;
-        self.fixed + cached * self.byte
+        let operations = work.attention_operations(usage.cached, 0.0);
+        self.fixed + cached * self.byte + operations * self.operation
     }
 }
 
 /// The parts of a step: always the same ones, in this order.
-fn step(work: &Work, usage: &Usage, place: &Place, share: Share) -> [Option<(Stem, f64)>; 5] {
+fn step(work: &Work, usage: &Usage, place: &Place, share: Share) -> [Option<(Stem, f64)>; 7] {
     let bytes = local_bytes(work, usage.streams, share);
     let cached = work.cache_read(usage.cached, usage.value_bytes) + work.state_bytes;
     let weights = share.layers * (work.dense_weights + work.output_weights)
@@ -302,6 +313,13 @@ fn step(work: &Work, usage: &Usage, place: &Place, share: Share) -> [Option<(Ste
         Some((Stem::StepWeights, bytes.0 / place.bandwidth)),
         Some((Stem::StepLayer, share.layers.max(share.experts) * work.layers)),
         Some((Stem::StepCache, share.layers * usage.streams * cached / place.bandwidth)),
+        // Few cores unpack and multiply about as fast as memory delivers, and every head of a query
+        // multiplies with the cache by itself.
+        place.cpu_fp16().map(|fp16| (Stem::StepCompute, weights / fp16)),
+        place.cpu_fp16().map(|fp16| {
+            let operations = work.attention_operations(usage.cached, 0.0);
+            (Stem::StepAttention, share.layers * usage.streams * operations / fp16)
+        }),
         unpacked.map(|fp16| (unpack, weights / fp16)),
         together.map(|fp16| (Stem::StepBatch, 2.0 * weights * usage.streams / fp16)),
     ]
@@ -350,6 +368,8 @@ enum Stem {
     StepUnpack,
     StepUnpackK,
     StepBatch,
+    StepCompute,
+    StepAttention,
     PromptMatrix,
     PromptExperts,
     PromptScatter,
@@ -358,13 +378,15 @@ enum Stem {
     PromptLayer,
 }
 
-const STEMS: [Stem; 12] = [
+const STEMS: [Stem; 14] = [
     Stem::StepWeights,
     Stem::StepLayer,
     Stem::StepCache,
     Stem::StepUnpack,
     Stem::StepUnpackK,
     Stem::StepBatch,
+    Stem::StepCompute,
+    Stem::StepAttention,
     Stem::PromptMatrix,
     Stem::PromptExperts,
     Stem::PromptScatter,
@@ -383,6 +405,8 @@ impl Stem {
             Self::StepUnpack => "step.unpack",
             Self::StepUnpackK => "step.unpack-k",
             Self::StepBatch => "step.batch",
+            Self::StepCompute => "step.compute",
+            Self::StepAttention => "step.attention",
             Self::PromptMatrix | Self::PromptExperts | Self::PromptScatter => "prompt.matrix",
             Self::PromptAttention => "prompt.attention",
             Self::PromptRead => "prompt.read",
@@ -403,7 +427,12 @@ impl Stem {
                 &["family", "engine", "api", "device"]
             }
             Self::PromptAttention => &["api"],
-            Self::StepUnpack | Self::StepUnpackK | Self::PromptRead | Self::PromptLayer => &[],
+            Self::StepUnpack
+            | Self::StepUnpackK
+            | Self::StepCompute
+            | Self::StepAttention
+            | Self::PromptRead
+            | Self::PromptLayer => &[],
         };
         for &group in groups {
             let value = match group {
@@ -457,6 +486,7 @@ impl Stem {
                 out.at(known.layer_linear, work.linear_share);
             }
             Self::StepCache => out.at(known.cache_stored, stored),
+            Self::StepCompute => out.at(known.compute_packing[packing], 1.0),
             Self::PromptMatrix | Self::PromptExperts | Self::PromptScatter => {
                 out.at(known.matrix_packing[packing], 1.0);
                 out.at(known.matrix_short, (512.0 / usage.together().min(512.0)).ln());
@@ -469,6 +499,7 @@ impl Stem {
             Self::StepUnpack
             | Self::StepUnpackK
             | Self::StepBatch
+            | Self::StepAttention
             | Self::PromptRead
             | Self::PromptLayer => {}
         }
@@ -518,6 +549,7 @@ struct Known {
     layer_experts: Option<usize>,
     layer_linear: Option<usize>,
     cache_stored: Option<usize>,
+    compute_packing: [Option<usize>; Packing::ALL.len()],
     matrix_packing: [Option<usize>; Packing::ALL.len()],
     matrix_short: Option<usize>,
     matrix_narrow: Option<usize>,
@@ -538,6 +570,7 @@ impl Known {
                 layer_experts: at("step.layer.experts"),
                 layer_linear: at("step.layer.linear"),
                 cache_stored: at("step.cache.stored-scores"),
+                compute_packing: packings("step.compute"),
                 matrix_packing: packings("prompt.matrix"),
                 matrix_short: at("prompt.matrix.short"),
                 matrix_narrow: at("prompt.matrix.narrow"),

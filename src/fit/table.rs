@@ -21,6 +21,8 @@ pub struct Row<'a> {
     pub context: Tokens,
     /// Which of the sites.
     pub site: usize,
+    /// The same, to be asked again.
+    pub candidate: &'a Candidate<'a>,
     /// What came of it.
     pub answer: Answer,
 }
@@ -88,7 +90,8 @@ fn of_model<T>(
         for &context in questions.contexts.iter().filter(|c| c.0 <= spec.context_max) {
             for (site, pairing) in pairings.iter().enumerate() {
                 let answer = pairing.at(context);
-                kept.extend(keep(Row { spec, quant, context, site, answer }));
+                let candidate = &candidate;
+                kept.extend(keep(Row { spec, quant, context, site, candidate, answer }));
             }
         }
     }

@@ -90,6 +90,27 @@ impl Packing {
         }
     }
 
+    /// That of the type which most weights have, of tensors' types and weights.
+    pub fn of_most(tensors: impl Iterator<Item = (TensorType, u64)>) -> Self {
+        let mut sums: Vec<(TensorType, u64)> = Vec::new();
+        for (kind, weights) in tensors {
+            match sums.iter_mut().find(|(k, _)| *k == kind) {
+                Some((_, sum)) => *sum = sum.saturating_add(weights),
+                None => sums.push((kind, weights)),
+            }
+        }
+        let most = sums.into_iter().max_by_key(|(_, weights)| *weights);
+        match most.map_or(TensorType::F16, |(kind, _)| kind) {
+            TensorType::F16 | TensorType::F32 => Self::F16,
+            TensorType::BF16 => Self::BF16,
+            TensorType::Q8_0 => Self::Q8,
+            TensorType::Q4_0 | TensorType::Q4_1 => Self::Q4,
+            TensorType::Q4K => Self::Q4K,
+            TensorType::Mxfp4 => Self::Mxfp4,
+            _ => Self::OtherK,
+        }
+    }
+
     /// That of a quantisation.
     pub fn of(quant: Quant) -> Self {
         match quant {

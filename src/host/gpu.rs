@@ -1,5 +1,6 @@
 //! GPUs and their drivers, through NVML, which is loaded when it is first asked for.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use nvml_wrapper::Nvml;
@@ -13,6 +14,9 @@ use crate::units::{Bytes, Watts};
 pub struct Gpu {
     /// Its name.
     pub name: String,
+    /// PCI vendor and device, such as `10de:2b85`.
+    #[serde(default)]
+    pub pci_id: Option<String>,
     /// All of its memory, as the driver states it.
     pub memory: Option<Bytes>,
     /// The driver's version.
@@ -53,7 +57,7 @@ fn why_absent(error: &NvmlError) -> String {
 
 /// The GPUs of this machine, and in words why there are none.
 pub fn describe() -> (Vec<Gpu>, Option<String>) {
-    let mut gpus = amd_gpus();
+    let mut gpus = kernel_gpus(Path::new("/sys/class/drm"));
     let absent = match nvml() {
         Ok(nvml) => match nvidia_gpus(nvml) {
             Ok(found) => {
@@ -82,6 +86,7 @@ fn nvidia_gpus(nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
             let link = device.max_pcie_link_gen().ok().zip(device.max_pcie_link_width().ok());
             Ok(Gpu {
                 name: device.name()?,
+                pci_id: device.pci_info().ok().map(|p| nvml_id(p.pci_device_id)),
                 memory: device.memory_info().ok().map(|m| Bytes(m.total)),
                 driver: driver.clone(),
                 cuda: cuda.clone(),
@@ -109,36 +114,56 @@ pub fn has_nvidia_card() -> bool {
     })
 }
 
-/// AMD's GPUs from the files of the amdgpu driver; it has no library that is always there.
-#[cfg(target_os = "linux")]
-fn amd_gpus() -> Vec<Gpu> {
-    let Ok(cards) = std::fs::read_dir("/sys/class/drm") else { return Vec::new() };
-    let mut devices: Vec<_> = cards.flatten().map(|c| c.path().join("device")).collect();
-    devices.sort();
-    devices
-        .iter()
-        .filter_map(|device| {
-            let read = |name| super::read_trimmed(&device.join(name));
-            // Connectors (card0-DP-1) lie in the same folder and lead to the card.
-            let memory = read("mem_info_vram_total")?.parse().ok().map(Bytes);
-            let name = read("product_name").filter(|n| !n.is_empty());
-            let id = read("device").unwrap_or_default();
-            Some(Gpu {
-                name: name.unwrap_or_else(|| format!("AMD GPU {id}").trim().to_owned()),
-                memory,
-                driver: Some("amdgpu".to_owned()),
-                cuda: None,
-                compute_capability: None,
-                power_limit: None,
-                pcie: None,
-            })
-        })
-        .collect()
+/// NVML states the device in the upper and the vendor in the lower half.
+fn nvml_id(id: u32) -> String {
+    format!("{:04x}:{:04x}", id & 0xffff, id >> 16)
 }
 
-#[cfg(not(target_os = "linux"))]
-fn amd_gpus() -> Vec<Gpu> {
-    Vec::new()
+/// AMD's and Intel's GPUs from the files of the kernel's drivers, which are always there.
+fn kernel_gpus(drm: &Path) -> Vec<Gpu> {
+    let Ok(cards) = std::fs::read_dir(drm) else { return Vec::new() };
+    // Connectors (card0-DP-1) and render nodes lie in the same folder and lead to the same cards.
+    let is_card = |name: &str| {
+        name.strip_prefix("card").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut cards: Vec<_> = cards
+        .flatten()
+        .filter(|c| c.file_name().to_str().is_some_and(is_card))
+        .map(|c| c.path().join("device"))
+        .collect();
+    cards.sort();
+    cards.iter().filter_map(|card| kernel_gpu(card)).collect()
+}
+
+fn kernel_gpu(card: &Path) -> Option<Gpu> {
+    let read = |name: &str| super::read_trimmed(&card.join(name));
+    let bare = |id: String| id.trim_start_matches("0x").to_owned();
+    let (vendor, device) = (bare(read("vendor")?), bare(read("device")?));
+    let (maker, memory, driver) = match vendor.as_str() {
+        "1002" => {
+            ("AMD", Some(read("mem_info_vram_total")?.parse().ok().map(Bytes)?), Some("amdgpu"))
+        }
+        // The GPU inside a processor sits on the first bus and is none to measure by itself.
+        "8086" if !bus(card)?.starts_with("0000:00:") => ("Intel", None, None),
+        _ => return None,
+    };
+    let name = read("product_name").filter(|n| !n.is_empty());
+    Some(Gpu {
+        name: name.unwrap_or_else(|| format!("{maker} GPU {vendor}:{device}")),
+        pci_id: Some(format!("{vendor}:{device}")),
+        memory,
+        driver: driver.map(str::to_owned),
+        cuda: None,
+        compute_capability: None,
+        power_limit: None,
+        pcie: None,
+    })
+}
+
+/// The card's address on the bus: `0000:03:00.0`.
+fn bus(card: &Path) -> Option<String> {
+    let path = card.canonicalize().ok()?;
+    Some(path.file_name()?.to_str()?.to_owned())
 }
 
 #[cfg(test)]
@@ -155,5 +180,40 @@ mod tests {
     fn a_reason_ends_with_what_to_do() {
         assert!(why_absent(&NvmlError::DriverNotLoaded).contains("modprobe nvidia"));
         assert!(why_absent(&NvmlError::Timeout).starts_with("NVML says: "));
+    }
+
+    /// A folder like /sys with one card on the bus at `address`, and the files of its driver.
+    #[cfg(unix)]
+    fn card(root: &Path, number: u32, address: &str, files: &[(&str, &str)]) {
+        let device = root.join("devices").join(address);
+        std::fs::create_dir_all(&device).unwrap();
+        for (name, text) in files {
+            std::fs::write(device.join(name), format!("{text}\n")).unwrap();
+        }
+        let card = root.join("drm").join(format!("card{number}"));
+        std::fs::create_dir_all(&card).unwrap();
+        std::os::unix::fs::symlink(&device, card.join("device")).unwrap();
+        std::fs::create_dir_all(root.join(format!("drm/card{number}-DP-1"))).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn cards_of_amd_and_intel_are_found_with_their_ids_and_a_processors_graphics_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let amd = [("vendor", "0x1002"), ("device", "0x744c"), ("mem_info_vram_total", "1024")];
+        card(root.path(), 0, "0000:03:00.0", &amd);
+        card(root.path(), 1, "0000:04:00.0", &[("vendor", "0x8086"), ("device", "0xe20b")]);
+        card(root.path(), 2, "0000:00:02.0", &[("vendor", "0x8086"), ("device", "0xa780")]);
+        card(root.path(), 3, "0000:05:00.0", &[("vendor", "0x10de"), ("device", "0x2b85")]);
+        let found = kernel_gpus(&root.path().join("drm"));
+        let ids: Vec<_> = found.iter().map(|g| g.pci_id.as_deref().unwrap()).collect();
+        assert_eq!(ids, ["1002:744c", "8086:e20b"]);
+        assert_eq!(found[0].memory, Some(Bytes(1024)));
+        assert_eq!(found[1].name, "Intel GPU 8086:e20b");
+    }
+
+    #[test]
+    fn nvml_states_the_device_before_the_vendor() {
+        assert_eq!(nvml_id(0x2b85_10de), "10de:2b85");
     }
 }

@@ -4,6 +4,7 @@ mod cpu;
 pub(crate) mod gpu;
 mod limits;
 mod probe;
+pub mod stored;
 
 use std::fs;
 use std::path::Path;
@@ -225,6 +226,7 @@ mod tests {
     fn gpu(name: &str, gib: f64) -> Gpu {
         Gpu {
             name: name.to_owned(),
+            pci_id: None,
             memory: Some(Bytes::from_gib(gib)),
             driver: None,
             cuda: None,

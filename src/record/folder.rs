@@ -19,8 +19,21 @@ pub struct Trial<S> {
     pub trial: u32,
     /// Not counted: it warms up.
     pub warmup: bool,
+    /// Of a probe of a search: the users of its closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<u32>,
+    /// Of a probe of a search: the requests a second of its open loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_per_s: Option<f64>,
     /// The raw arrivals, one for each request.
     pub samples: Vec<S>,
+}
+
+impl<S> Trial<S> {
+    /// A trial that is no probe.
+    pub fn new(case_id: impl Into<String>, trial: u32, warmup: bool, samples: Vec<S>) -> Self {
+        Self { case_id: case_id.into(), trial, warmup, users: None, rate_per_s: None, samples }
+    }
 }
 
 /// A folder of results that is being written.
@@ -188,7 +201,7 @@ mod tests {
     }
 
     fn trial(case_id: &str) -> Trial<u32> {
-        Trial { case_id: case_id.to_owned(), trial: 0, warmup: false, samples: vec![1, 2] }
+        Trial::new(case_id, 0, false, vec![1, 2])
     }
 
     #[test]

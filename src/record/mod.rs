@@ -63,6 +63,10 @@ pub struct Record {
     pub depth: u32,
     pub batch: u32,
     pub concurrency: Option<u32>,
+    pub rate_per_s: Option<f64>,
+    pub load: Option<String>,
+    pub workload: Option<String>,
+    pub slots: Option<u32>,
     pub settings: String,
     // how it ended
     pub outcome: Outcome,
@@ -106,16 +110,31 @@ pub struct Record {
     pub itl_ns_max: Option<f64>,
     pub stalls: Option<u64>,
     // under load
+    pub requests: Option<u64>,
+    pub failed_requests: Option<u64>,
+    pub failure: Option<String>,
+    pub requests_per_s: Option<f64>,
     pub ttft_ns_p95: Option<f64>,
     pub ttft_ns_p99: Option<f64>,
+    pub slo: Option<String>,
     pub slo_attainment: Option<f64>,
     pub slo_attainment_low: Option<f64>,
     pub goodput_per_s: Option<f64>,
+    pub slo_capacity_per_s: Option<f64>,
+    pub slo_missed_per_s: Option<f64>,
+    pub slo_capacity_users: Option<u32>,
+    pub slo_missed_users: Option<u32>,
+    pub slo_probes: Option<String>,
+    pub client_lag_ns_median: Option<f64>,
     pub client_lag_ns_p99: Option<f64>,
     // what a server says of itself
     pub server_prompt_ns_median: Option<f64>,
     pub server_decode_ns_median: Option<f64>,
+    pub server_ttft_ns_median: Option<f64>,
+    pub client_decode_ns_median: Option<f64>,
     pub cached_share_median: Option<f64>,
+    pub in_process_ttft_ns_median: Option<f64>,
+    pub in_process_decode_tok_s_median: Option<f64>,
     // loading
     pub load_cold_ns: Option<u64>,
     pub load_warm_ns: Option<u64>,
@@ -147,6 +166,23 @@ impl Record {
     /// Whether the row has figures that nothing speaks against.
     pub fn is_clean(&self) -> bool {
         self.outcome == Outcome::Measured && self.marks.is_empty()
+    }
+
+    /// Whether its requests came as users or programs send them, and not as one static batch.
+    pub fn is_loaded(&self) -> bool {
+        let load = self.load.as_deref().unwrap_or_default();
+        let other = load == "trace" || load.starts_with("slo-");
+        self.concurrency.is_some() || self.rate_per_s.is_some() || other
+    }
+
+    /// Adds a mark that came to light after the row was made.
+    pub fn add_mark(&mut self, mark: &str) {
+        if !self.marks.split(' ').any(|known| known == mark) {
+            if !self.marks.is_empty() {
+                self.marks.push(' ');
+            }
+            self.marks.push_str(mark);
+        }
     }
 }
 

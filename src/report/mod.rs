@@ -1,6 +1,7 @@
 //! What a report says, whatever it is rendered as.
 
 pub mod chart;
+pub mod load;
 pub mod markdown;
 pub mod results;
 pub mod terminal;

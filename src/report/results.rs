@@ -3,13 +3,21 @@
 use crate::record::{Outcome, Record};
 use crate::units::{self, ABSENT, Bytes, Nanos, Share};
 
-use super::{Report, Section, Table};
+use super::{Report, Section, Table, load};
 
 /// The report of one run: a section for each model and quantisation, in the order of the records.
 pub fn report(title: &str, records: &[Record]) -> Report {
     let mut sections: Vec<Section> = Vec::new();
+    let heading_of = |r: &Record| format!("{} {}, {} weights", r.model, r.quant, r.weights);
+    let mut headings: Vec<String> = Vec::new();
     for record in records {
-        let heading = format!("{} {}, {} weights", record.model, record.quant, record.weights);
+        let heading = heading_of(record);
+        if !headings.contains(&heading) {
+            headings.push(heading);
+        }
+    }
+    for record in records.iter().filter(|record| !record.is_loaded()) {
+        let heading = heading_of(record);
         let place = sections.iter().position(|s| s.heading == heading);
         let place = place.unwrap_or_else(|| {
             let table = Some(Table::new(&[
@@ -28,12 +36,28 @@ pub fn report(title: &str, records: &[Record]) -> Report {
         if let Some(table) = &mut section.table {
             table.rows.push(row(record));
         }
-        if let Some(reason) = &record.reason {
-            section.notes.push(format!("{}: {}: {reason}", record.case_id, record.outcome));
-        }
+        section.notes.extend(reason(record));
     }
+    let mut all = Vec::new();
+    for heading in headings {
+        let of: Vec<_> = records.iter().filter(|record| heading_of(record) == heading).collect();
+        all.extend(sections.iter().filter(|section| section.heading == heading).cloned());
+        let mut loaded = load::sections(&heading, &of);
+        if let Some(section) = loaded.first_mut() {
+            let reasons = of.iter().filter(|record| record.is_loaded()).filter_map(|r| reason(r));
+            section.notes.extend(reasons);
+        }
+        all.extend(loaded);
+    }
+    let mut sections = all;
     sections.push(legend(records));
     Report { title: title.to_owned(), sections }
+}
+
+/// Why a row is not whole.
+fn reason(record: &Record) -> Option<String> {
+    let reason = record.reason.as_ref()?;
+    Some(format!("{}: {}: {reason}", record.case_id, record.outcome))
 }
 
 fn row(record: &Record) -> Vec<String> {
@@ -47,7 +71,7 @@ fn row(record: &Record) -> Vec<String> {
         return row;
     }
     // Of several sequences the speed of the whole batch is what was bought.
-    let decode = if record.batch > 1 || record.concurrency.is_some() {
+    let decode = if record.batch > 1 {
         (record.system_tok_s_median, record.system_tok_s_low, record.system_tok_s_high)
     } else {
         (record.decode_tok_s_median, record.decode_tok_s_low, record.decode_tok_s_high)
@@ -71,10 +95,8 @@ fn work(record: &Record) -> String {
     if record.depth > 0 {
         work.push_str(&format!(" @{}", record.depth));
     }
-    match record.concurrency {
-        Some(users) => work.push_str(&format!(" {users} users")),
-        None if record.batch > 1 => work.push_str(&format!(" ×{}", record.batch)),
-        None => {}
+    if record.batch > 1 {
+        work.push_str(&format!(" ×{}", record.batch));
     }
     work
 }
@@ -85,13 +107,16 @@ fn with_interval((median, low, high): (Option<f64>, Option<f64>, Option<f64>)) -
 }
 
 fn legend(records: &[Record]) -> Section {
-    let mut notes = vec![
-        "work: prompt + new tokens, @ depth already in the KV cache, × sequences in one batch. \
+    let mut notes = Vec::new();
+    if records.iter().any(|record| !record.is_loaded()) {
+        notes.push(
+            "work: prompt + new tokens, @ depth already in the KV cache, × sequences in one batch. \
          ±: half of the 95 % interval of the median. Speeds of a batch are of all its sequences \
          together. memory: peak of the process. bandwidth: share of the machine's measured memory \
          bandwidth that decode reached."
-            .to_owned(),
-    ];
+                .to_owned(),
+        );
+    }
     let mut marks: Vec<_> = records.iter().flat_map(|r| r.marks.split_whitespace()).collect();
     marks.sort_unstable();
     marks.dedup();

@@ -1,16 +1,14 @@
-//! Requests under load: when those of an open loop start, how many met the objective, and what a
-//! server's own clock says beside the client's.
+//! Requests under load: how many failed, how many met the objective, and what a server's own clock
+//! and the same engine in process say beside the client's.
 
 use std::collections::BTreeMap;
 
-use crate::capacity::workload::{self, Length, Limit, Source, Workload};
 use crate::metrics::{self, Limits};
 use crate::record::{Record, Trial};
-use crate::runner::Request;
 use crate::runner::protocol::{Sample, Served};
-use crate::scenario::{Arrivals, Load, Slo};
+use crate::scenario::Slo;
 use crate::stats;
-use crate::units::{Nanos, Tokens};
+use crate::units::Nanos;
 use crate::watch::Mark;
 
 use super::summary::arrivals;
@@ -25,34 +23,6 @@ const LAG: f64 = 0.02;
 /// A prefill speed is invalid where more than this share of the prompt came from a cache.
 const CACHED: f64 = 0.01;
 
-/// Gives the requests of an open loop their starts; those of other loads have none of their own.
-pub fn set_starts(
-    requests: &mut [Request],
-    load: Load,
-    arrivals: Option<Arrivals>,
-    seed: u64,
-) -> anyhow::Result<()> {
-    let Load::Rate(per_second) = load else { return Ok(()) };
-    let arrivals = match arrivals.unwrap_or(Arrivals::Poisson) {
-        Arrivals::Constant => workload::Arrivals::Constant,
-        Arrivals::Poisson => workload::Arrivals::Poisson,
-        Arrivals::Gamma { variation } => workload::Arrivals::Gamma { variation },
-    };
-    let plan = Workload {
-        source: Source::OpenLoop { per_second, arrivals, think: Nanos(0) },
-        // Lengths are the case's own: only the starts are taken from this plan.
-        prompt: Length::Fixed(Tokens(1)),
-        answer: Length::Fixed(Tokens(1)),
-        turns: 1,
-        context: Tokens(2),
-        limit: Limit::Requests(requests.len() as u32),
-    };
-    for (request, planned) in requests.iter_mut().zip(plan.plan(seed)?) {
-        request.start_ns = planned.start.0;
-    }
-    Ok(())
-}
-
 /// Fills the columns of load and of servers; gives the marks that follow from them.
 pub fn fill(
     record: &mut Record,
@@ -62,35 +32,84 @@ pub fn fill(
 ) -> Vec<Mark> {
     let counted: Vec<_> = trials.iter().filter(|trial| !trial.warmup).collect();
     let requests: Vec<_> = counted.iter().flat_map(|trial| arrivals(trial)).collect();
+    let samples: Vec<_> = counted.iter().flat_map(|trial| &trial.samples).collect();
+    let mut marks = Vec::new();
+    let failures: Vec<_> = samples.iter().filter_map(|sample| sample.error()).collect();
+    if let Some(first) = failures.first() {
+        record.failed_requests = Some(failures.len() as u64);
+        let (n, m) = (failures.len(), samples.len());
+        record.failure = Some(format!("{n} of {m} failed: {}", first.reason));
+        marks.push(Mark::FailedRequests);
+    } else if !samples.is_empty() {
+        record.failed_requests = Some(0);
+    }
+    record.requests = (!samples.is_empty()).then_some(samples.len() as u64);
+
     let ttft: Vec<f64> =
         requests.iter().filter_map(|r| r.ttft().map(|time| time.0 as f64)).collect();
     record.ttft_ns_p95 = stats::percentile(&ttft, 95.0);
     record.ttft_ns_p99 = stats::percentile(&ttft, 99.0);
-    let mut marks = Vec::new();
 
-    let lags: Vec<f64> =
-        requests.iter().filter(|r| r.intended_ns > 0).map(|r| r.lag().0 as f64).collect();
+    // In process there is no client that could be late.
+    let waited = samples.iter().filter(|s| s.served.is_some() && s.intended_ns > 0);
+    let lags: Vec<f64> = waited.map(|s| s.sent_ns.saturating_sub(s.intended_ns) as f64).collect();
+    record.client_lag_ns_median = stats::median(&lags);
     record.client_lag_ns_p99 = stats::percentile(&lags, 99.0);
     let lag = stats::median(&lags).zip(stats::median(&ttft));
     if lag.is_some_and(|(lag, ttft)| lag > LAG * ttft) {
         marks.push(Mark::ClientLag);
     }
 
+    let window = Nanos(counted.iter().filter_map(|trial| length(trial)).sum());
+    if window.0 > 0 && !requests.is_empty() {
+        record.requests_per_s = Some(requests.len() as f64 / window.seconds());
+    }
     if let Some(slo) = slo {
-        let limits = Limits { ttft: slo.ttft, tpot: slo.tpot, end_to_end: slo.e2e };
-        let window: u64 = counted.iter().filter_map(|trial| length(trial)).sum();
-        if let Some(goodput) = metrics::goodput(&requests, 0, &limits, Nanos(window)) {
+        record.slo = Some(words(slo));
+        let missed = failures.len() as u64;
+        if let Some(goodput) = metrics::goodput(&requests, missed, &limits(slo), window) {
             record.slo_attainment = Some(goodput.met as f64 / goodput.requests as f64);
             record.slo_attainment_low = Some(goodput.attainment.low);
             record.goodput_per_s = Some(goodput.per_second);
         }
     }
-
-    let samples: Vec<_> = counted.iter().flat_map(|trial| &trial.samples).collect();
-    if samples.iter().any(|sample| sample.served.is_some()) {
+    if !requests.is_empty() && samples.iter().any(|sample| sample.served.is_some()) {
         marks.extend(fill_served(record, &samples, absent));
     }
     marks
+}
+
+/// The limits of an objective.
+pub fn limits(slo: &Slo) -> Limits {
+    Limits { ttft: slo.ttft, tpot: slo.tpot, end_to_end: slo.e2e }
+}
+
+/// An objective for a row: `TTFT ≤ 2.00 s, TPOT ≤ 200 ms of 95 %`.
+fn words(slo: &Slo) -> String {
+    let limits = [("TTFT", slo.ttft), ("TPOT", slo.tpot), ("E2E", slo.e2e)];
+    let limits = limits.iter().filter_map(|(name, limit)| Some(format!("{name} ≤ {}", (*limit)?)));
+    format!("{} for {}", limits.collect::<Vec<_>>().join(", "), slo.attainment)
+}
+
+/// Whether a trial under load met the objective: the lower end of the attainment's interval has to
+/// reach it, so that a lucky few do not count.
+pub fn meets(trial: &Trial<Sample>, slo: &Slo) -> bool {
+    let missed = trial.samples.iter().filter(|sample| sample.error().is_some()).count() as u64;
+    let met = good(trial, slo) as u64;
+    let all = arrivals(trial).len() as u64 + missed;
+    stats::wilson(met, all).is_some_and(|share| share.low >= slo.attainment.0)
+}
+
+/// Requests of a trial that met the objective.
+pub fn good(trial: &Trial<Sample>, slo: &Slo) -> usize {
+    arrivals(trial).iter().filter(|request| limits(slo).met_by(request)).count()
+}
+
+/// Requests a second that a trial finished.
+pub fn pace(trial: &Trial<Sample>) -> Option<f64> {
+    let seconds = Nanos(length(trial)?).seconds();
+    let whole = arrivals(trial).len();
+    (seconds > 0.0 && whole > 0).then(|| whole as f64 / seconds)
 }
 
 /// From the first intended start of a trial to its last token.
@@ -98,6 +117,28 @@ fn length(trial: &Trial<Sample>) -> Option<u64> {
     let first = trial.samples.iter().map(|sample| sample.intended_ns).min()?;
     let last = trial.samples.iter().filter_map(|sample| sample.token_ns.last()).max()?;
     last.checked_sub(first)
+}
+
+/// Puts the figures of the same engine in process beside those of a server that was measured in
+/// turn with it. With one user there is no queue, and the network has no part in the time between
+/// tokens: what is left of a difference is the server's own, and the row is marked.
+pub fn compare_in_process(served: &mut Record, in_process: &Record) {
+    served.in_process_ttft_ns_median = in_process.ttft_ns_median;
+    served.in_process_decode_tok_s_median = in_process.decode_tok_s_median;
+    let alone = served.concurrency == Some(1) || !served.is_loaded();
+    let (Some(own), Some(there)) = (served.decode_tok_s_median, in_process.decode_tok_s_median)
+    else {
+        return;
+    };
+    // Within both intervals a difference is noise.
+    let high = served.decode_tok_s_high.unwrap_or(own);
+    let low = served.decode_tok_s_low.unwrap_or(own);
+    let their_low = in_process.decode_tok_s_low.unwrap_or(there);
+    let their_high = in_process.decode_tok_s_high.unwrap_or(there);
+    let apart = high < their_low || their_high < low;
+    if alone && apart && (own / there - 1.0).abs() > CLOCKS {
+        served.add_mark(Mark::InProcess.as_str());
+    }
 }
 
 /// What servers say of themselves, and the prefill speed by their own clock: the client's time to
@@ -108,11 +149,17 @@ fn fill_served(
     absent: &mut BTreeMap<String, String>,
 ) -> Option<Mark> {
     let median_of = |f: &dyn Fn(&Sample, &Served) -> Option<f64>| {
-        let pairs = samples.iter().filter_map(|sample| Some((sample, sample.served.as_ref()?)));
+        let whole = samples.iter().filter(|sample| sample.error().is_none());
+        let pairs = whole.filter_map(|sample| Some((sample, sample.served.as_ref()?)));
         stats::median(&pairs.filter_map(|(sample, served)| f(sample, served)).collect::<Vec<_>>())
     };
     record.server_prompt_ns_median = median_of(&|_, served| Some(served.server_prompt_ns? as f64));
     record.server_decode_ns_median = median_of(&|_, served| Some(served.server_decode_ns? as f64));
+    record.server_ttft_ns_median = median_of(&|_, served| Some(served.server_ttft_ns? as f64));
+    let seen = |sample: &Sample| {
+        Some(sample.token_ns.last()?.checked_sub(*sample.token_ns.first()?)? as f64)
+    };
+    record.client_decode_ns_median = median_of(&|sample, _| seen(sample));
     record.cached_share_median = median_of(&|sample, served| {
         let prompt = f64::from(sample.prompt_tokens);
         (prompt > 0.0).then_some(f64::from(served.cached_tokens?) / prompt)
@@ -136,8 +183,8 @@ fn fill_served(
         absent.insert("prefill_tok_s".to_owned(), reason.to_owned());
     }
     let clocks = median_of(&|sample, served| {
-        let seen = sample.token_ns.last()?.checked_sub(*sample.token_ns.first()?)? as f64;
         let own = served.server_decode_ns? as f64;
+        let seen = seen(sample)?;
         (own > 0.0).then(|| (seen / own - 1.0).abs())
     });
     clocks.filter(|&difference| difference > CLOCKS).map(|_| Mark::ServerClock)
@@ -146,9 +193,10 @@ fn fill_served(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::protocol::{ServedError, ServedFault};
 
     fn trial(samples: Vec<Sample>) -> Trial<Sample> {
-        Trial { case_id: "c".to_owned(), trial: 1, warmup: false, samples }
+        Trial::new("c", 1, false, samples)
     }
 
     fn sample(sent_ns: u64, token_ns: &[u64], served: Option<Served>) -> Sample {
@@ -161,31 +209,74 @@ mod tests {
         }
     }
 
+    fn slo() -> Slo {
+        Slo {
+            ttft: Some(Nanos(50_000_000)),
+            tpot: None,
+            e2e: None,
+            attainment: crate::units::Share(0.9),
+            search: false,
+        }
+    }
+
+    fn failed(sample: Sample) -> Sample {
+        let reason = "429 Too Many Requests".to_owned();
+        let error = Some(ServedError { kind: ServedFault::RateLimited, reason });
+        Sample { served: Some(Served { error, ..Served::default() }), ..sample }
+    }
+
     #[test]
-    fn requests_of_a_rate_start_at_that_rate_and_others_at_once() {
-        let mut requests = vec![Request::default(); 2000];
-        set_starts(&mut requests, Load::Concurrency(4), None, 1).unwrap();
-        assert!(requests.iter().all(|request| request.start_ns == 0));
-        set_starts(&mut requests, Load::Rate(50.0), None, 1).unwrap();
-        let seconds = requests.last().unwrap().start_ns as f64 / 1e9;
-        assert!((seconds / 40.0 - 1.0).abs() < 0.1, "{seconds}");
-        assert!(requests.is_sorted_by_key(|request| request.start_ns));
+    fn a_failed_request_misses_the_objective_and_is_told() {
+        let fast = |at| sample(at, &[at + 10_000_000, at + 20_000_000], None);
+        let broken = failed(sample(0, &[1_000_000], None));
+        let mut record = Record::default();
+        let trials = [trial(vec![fast(0), fast(1), fast(2), broken])];
+        let marks = fill(&mut record, &trials, Some(&slo()), &mut BTreeMap::new());
+        assert_eq!(marks, [Mark::FailedRequests]);
+        assert_eq!(record.slo_attainment, Some(0.75));
+        assert_eq!((record.requests, record.failed_requests), (Some(4), Some(1)));
+        assert_eq!(record.failure.as_deref(), Some("1 of 4 failed: 429 Too Many Requests"));
+        assert_eq!(record.slo.as_deref(), Some("TTFT ≤ 50.0 ms for 90 %"));
+    }
+
+    #[test]
+    fn a_trial_meets_an_objective_by_its_lower_bound() {
+        let many = |slow: usize, of: usize| {
+            let one = |i: usize| {
+                let first = if i < slow { 90_000_000 } else { 10_000_000 };
+                sample(0, &[first, first + 1_000_000], None)
+            };
+            trial((0..of).map(one).collect())
+        };
+        assert!(!meets(&many(0, 20), &slo()), "twenty of twenty may be luck");
+        assert!(meets(&many(0, 100), &slo()));
+        assert!(!meets(&many(9, 100), &slo()));
+    }
+
+    #[test]
+    fn a_server_far_from_its_engine_in_process_is_marked_where_no_queue_explains_it() {
+        let record = |users, speed: f64| Record {
+            concurrency: Some(users),
+            decode_tok_s_median: Some(speed),
+            decode_tok_s_low: Some(speed * 0.99),
+            decode_tok_s_high: Some(speed * 1.01),
+            ..Record::default()
+        };
+        for (users, speed, marked) in [(1, 95.0, true), (1, 98.5, false), (8, 60.0, false)] {
+            let mut served = record(users, speed);
+            compare_in_process(&mut served, &record(users, 100.0));
+            assert_eq!(served.marks == "in-process", marked, "{users} users, {speed} tok/s");
+            assert_eq!(served.in_process_decode_tok_s_median, Some(100.0));
+        }
     }
 
     #[test]
     fn attainment_counts_the_requests_that_meet_all_limits() {
         let fast = sample(0, &[10_000_000, 20_000_000], None);
         let slow = sample(0, &[90_000_000, 99_000_000], None);
-        let slo = Slo {
-            ttft: Some(Nanos(50_000_000)),
-            tpot: None,
-            e2e: None,
-            attainment: crate::units::Share(0.9),
-            search: false,
-        };
         let mut record = Record::default();
         let trials = [trial(vec![fast, slow])];
-        fill(&mut record, &trials, Some(&slo), &mut BTreeMap::new());
+        fill(&mut record, &trials, Some(&slo()), &mut BTreeMap::new());
         assert_eq!(record.slo_attainment, Some(0.5));
         assert!((record.goodput_per_s.unwrap() - 1.0 / 0.099).abs() < 1e-6);
         assert!(record.slo_attainment_low.unwrap() < 0.5);

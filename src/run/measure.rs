@@ -8,17 +8,22 @@ use crate::cases::Case;
 use crate::host::{self, Probe};
 use crate::record::{Outcome, Record, Trial};
 use crate::runner::child::{Child, Failure, unexpected};
-use crate::runner::protocol::{Event, Job, Sample};
+use crate::runner::protocol::{Event, Job, Sample, ServedFault};
 use crate::runner::{Fault, LoadReport, Model, Schedule, Version};
-use crate::scenario::{Arrivals, Load, Slo};
+use crate::scenario::{Load, Slo};
 use crate::stats::Summary;
+use crate::units::{Nanos, significant};
 use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
-use super::prompts::{self, Shape};
-use super::{load, summary};
+use super::schedule::{self, Asked};
+use super::search::Search;
+use super::{load, prompts, summary};
 
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
+
+/// Share of a trial's time limit that a probe may be expected to take.
+const ROOM: f64 = 0.8;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,8 +63,6 @@ pub struct Subject {
     pub bytes_per_token: Option<u64>,
     /// The objective that requests have to meet.
     pub slo: Option<Slo>,
-    /// How requests of a rate come.
-    pub arrivals: Option<Arrivals>,
     /// Whether to time a load from a cold page cache first.
     pub cold_load: bool,
 }
@@ -71,6 +74,8 @@ pub enum Step<'a> {
     Loading(&'a Case),
     /// A trial starts: its number, and whether it only warms up.
     Trial(&'a Case, u32, bool),
+    /// A probe of a search starts: its load.
+    Probe(&'a Case, &'a str),
 }
 
 /// A case's row and its raw arrivals.
@@ -91,6 +96,10 @@ struct Lane {
     absent: BTreeMap<String, String>,
     running: Option<Running>,
     trials: Vec<Trial<Sample>>,
+    /// Requests a second of the last trial.
+    pace: Option<f64>,
+    /// Of a search: the trial whose figures the row shows.
+    best: Option<u32>,
     observed: Option<Observed>,
     marks: Vec<Mark>,
 }
@@ -122,7 +131,15 @@ pub fn measure(
             lane.start(stopping);
         }
     }
-    take_trials(&mut lanes, stopping, &mut progress);
+    // The engines of a search are asked for different loads: they do not take turns.
+    let (searches, others): (Vec<_>, Vec<_>) =
+        lanes.iter_mut().partition(|lane| lane.subject.case.load.is_search());
+    take_trials(others, stopping, &mut progress);
+    for lane in searches {
+        if lane.running.is_some() {
+            lane.search(stopping, &mut progress);
+        }
+    }
     for lane in &mut lanes {
         lane.stop();
     }
@@ -130,19 +147,28 @@ pub fn measure(
     lanes.into_iter().map(|lane| lane.finish((before.as_ref(), after.as_ref()), idle)).collect()
 }
 
-fn take_trials(lanes: &mut [Lane], stopping: &Stopping, progress: &mut impl FnMut(Step<'_>)) {
+fn take_trials(
+    mut lanes: Vec<&mut Lane>,
+    stopping: &Stopping,
+    progress: &mut impl FnMut(Step<'_>),
+) {
+    if lanes.is_empty() {
+        return;
+    }
     for number in 0..stopping.warmup + stopping.max_trials {
         let warmup = number < stopping.warmup;
-        for lane in lanes.iter_mut() {
+        for lane in &mut lanes {
             if lane.running.is_some() {
                 progress(Step::Trial(&lane.subject.case, number, warmup));
                 lane.trial(number, warmup, stopping);
             }
         }
         let counted = (number + 1).saturating_sub(stopping.warmup);
-        let mut running = lanes.iter().filter_map(|l| l.running.as_ref());
-        if counted >= stopping.min_trials && running.all(|r| is_precise(&r.trials, stopping.target))
-        {
+        let mut running = lanes.iter().filter_map(|l| Some((l.running.as_ref()?, l)));
+        let precise = |(r, lane): (&Running, &&mut Lane)| {
+            is_precise(&r.trials, lane.subject.case.load, stopping.target)
+        };
+        if counted >= stopping.min_trials && running.all(precise) {
             return;
         }
         if stopping.deadline.is_some_and(|d| Instant::now() >= d) {
@@ -152,8 +178,8 @@ fn take_trials(lanes: &mut [Lane], stopping: &Stopping, progress: &mut impl FnMu
 }
 
 /// Whether both speeds are known as precisely as the scenario asks.
-fn is_precise(trials: &[Trial<Sample>], target: f64) -> bool {
-    let values = summary::trial_values(trials);
+fn is_precise(trials: &[Trial<Sample>], load: Load, target: f64) -> bool {
+    let values = summary::trial_values(trials, load);
     let wide = |values: Vec<f64>| {
         // A case of one new token has no decode speed to be precise about.
         !values.is_empty()
@@ -179,21 +205,13 @@ impl Lane {
         }
         let (absent, trials) = (BTreeMap::new(), Vec::new());
         let (running, observed, marks) = (None, None, Vec::new());
-        Self { subject, record, absent, running, trials, observed, marks }
+        let (pace, best) = (None, None);
+        Self { subject, record, absent, running, trials, pace, best, observed, marks }
     }
 
     /// Whether nothing has gone wrong yet.
     fn is_open(&self) -> bool {
         self.record.reason.is_none()
-    }
-
-    fn shape(&self) -> Shape {
-        Shape {
-            depth: self.subject.case.depth.0,
-            prompt_tokens: self.subject.case.prompt_tokens.0,
-            new_tokens: self.subject.case.new_tokens.0,
-            vocabulary: self.subject.vocabulary,
-        }
     }
 
     fn fail(&mut self, failure: &Failure) {
@@ -260,26 +278,29 @@ impl Lane {
         }
     }
 
-    fn trial(&mut self, number: u32, warmup: bool, stopping: &Stopping) {
+    /// Runs the requests of one trial and checks what came.
+    fn attempt(
+        &mut self,
+        asked: Asked,
+        warmup: bool,
+        stopping: &Stopping,
+    ) -> Result<Vec<Sample>, Failure> {
         let case = &self.subject.case;
-        let mut requests = prompts::requests(case.seed, number, case.requests, self.shape());
-        let starts = case.seed.wrapping_add(u64::from(number));
-        let arrivals = self.subject.arrivals;
-        if let Err(error) = load::set_starts(&mut requests, case.load, arrivals, starts) {
-            let failure = Failure::Reported(Fault::Failed, format!("{error:#}"));
-            self.fail(&failure);
-            self.stop();
-            return;
+        let requests = schedule::requests(case, asked, self.subject.vocabulary)
+            .map_err(|error| Failure::Reported(Fault::Failed, format!("{error:#}")))?;
+        if asked.trial == stopping.warmup {
+            // With a limit by time engines get as many of the same requests as they can do.
+            let first = requests.len().min(case.requests as usize);
+            self.record.token_hash = Some(prompts::token_hash(&requests[..first]));
         }
-        if number == stopping.warmup {
-            self.record.token_hash = Some(prompts::token_hash(&requests));
-        }
-        let schedule = match case.load {
+        let schedule = match asked.load {
             Load::Batch(_) => Schedule::Lockstep,
-            Load::Concurrency(_) | Load::Rate(_) => Schedule::Continuous,
+            _ => Schedule::Continuous,
         };
         let wanted: Vec<_> = requests.iter().map(|r| r.output.len()).collect();
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return Err(Failure::Died("is not running".to_owned()));
+        };
         if warmup {
             running.watch.warm_up_starts();
         } else {
@@ -289,17 +310,25 @@ impl Lane {
         let answer = running.child.ask(&Job::Trial { requests, schedule }, stopping.trial_limit);
         running.spent += start.elapsed();
         running.watch.trial_ends();
-        let out_of_time = running.spent > stopping.case_limit;
-        let answer = answer.and_then(|event| match event {
-            Event::Trial { samples } => check(&samples, &wanted).map(|()| samples),
+        match answer? {
+            Event::Trial { samples } => check(samples, &wanted),
             other => Err(unexpected(&other)),
-        });
-        match answer {
+        }
+    }
+
+    fn trial(&mut self, number: u32, warmup: bool, stopping: &Stopping) {
+        let case = &self.subject.case;
+        let (load, requests, pace) = (case.load, case.requests, self.pace);
+        let asked = Asked { load, requests, trial: number, pace };
+        match self.attempt(asked, warmup, stopping) {
             Ok(samples) => {
-                let case_id = case.id.to_string();
-                running.trials.push(Trial { case_id, trial: number, warmup, samples });
+                let case_id = self.subject.case.id.to_string();
+                let trial = Trial::new(case_id, number, warmup, samples);
+                self.pace = load::pace(&trial).or(self.pace);
+                let Some(running) = &mut self.running else { return };
+                running.trials.push(trial);
                 let counted = running.trials.iter().filter(|t| !t.warmup).count() as u32;
-                if out_of_time {
+                if running.spent > stopping.case_limit {
                     if counted < stopping.min_trials {
                         self.fail(&Failure::TimedOut(stopping.case_limit));
                     }
@@ -314,6 +343,126 @@ impl Lane {
         }
     }
 
+    /// Looks for the highest load that meets the objective. The warm-up keeps all slots busy: its
+    /// pace is about the highest rate that the engine can serve.
+    fn search(&mut self, stopping: &Stopping, progress: &mut impl FnMut(Step<'_>)) {
+        let Some(slo) = self.subject.slo else { return };
+        let slots = self.subject.case.slots().max(1);
+        let users = Load::Concurrency(slots);
+        for number in 0..stopping.warmup.max(1) {
+            progress(Step::Trial(&self.subject.case, number, true));
+            let requests = users.requests().unwrap_or(slots);
+            let asked = Asked { load: users, requests, trial: number, pace: None };
+            match self.attempt(asked, true, stopping) {
+                Ok(samples) => {
+                    let trial = Trial::new(self.subject.case.id.to_string(), number, true, samples);
+                    self.pace = load::pace(&trial);
+                    let Some(running) = &mut self.running else { return };
+                    running.trials.push(trial);
+                }
+                Err(failure) => {
+                    self.fail(&failure);
+                    return self.stop();
+                }
+            }
+        }
+        let Some(pace) = self.pace else {
+            self.fail(&Failure::Reported(Fault::Failed, "the warm-up has no pace".to_owned()));
+            return self.stop();
+        };
+        let wanted = f64::from(self.subject.case.requests);
+        let limit = stopping.trial_limit.as_secs_f64();
+        if wanted / pace > limit * ROOM {
+            let reason = format!(
+                "a probe of {wanted} requests takes {} at this engine's {} requests a second, \
+                 longer than limits.trial_seconds; raise it or shorten the requests",
+                Nanos::from_seconds(wanted / pace),
+                significant(pace, 2),
+            );
+            self.fail(&Failure::Reported(Fault::Failed, reason));
+            self.record.outcome = Outcome::TimedOut;
+            return self.stop();
+        }
+        // Below this rate the probe's own requests come too slowly for its time limit.
+        // Their times are drawn: three standard deviations above the mean of their sum.
+        let lowest = (wanted + 3.0 * wanted.sqrt()) / (limit * ROOM);
+        let is_rate = self.subject.case.load == Load::MostRate;
+        let search = if is_rate {
+            Search::rates((0.8 * pace).max(lowest), lowest)
+        } else {
+            Search::users(slots)
+        };
+        self.probe(search, &slo, stopping, progress);
+        self.stop();
+    }
+
+    fn probe(
+        &mut self,
+        mut search: Search,
+        slo: &Slo,
+        stopping: &Stopping,
+        progress: &mut impl FnMut(Step<'_>),
+    ) {
+        let first = stopping.warmup.max(1);
+        let mut notes = Vec::new();
+        while let Some(value) = search.next() {
+            let number = first + search.probes().len() as u32;
+            let requests = self.subject.case.requests;
+            let (load, requests, shown) = if self.subject.case.load == Load::MostRate {
+                (Load::Rate(value), requests, format!("{}/s", significant(value, 3)))
+            } else {
+                let users = value as u32;
+                let least = users.saturating_mul(4);
+                (Load::Concurrency(users), requests.max(least), format!("{users} users"))
+            };
+            progress(Step::Probe(&self.subject.case, &shown));
+            let asked = Asked { load, requests, trial: number, pace: None };
+            let samples = match self.attempt(asked, false, stopping) {
+                Ok(samples) => samples,
+                // A server may refuse a load: it goes on with a lower one.
+                Err(Failure::Reported(Fault::Failed, reason)) => {
+                    self.marks.push(Mark::FailedRequests);
+                    self.record.failure.get_or_insert(format!("{shown}: {reason}"));
+                    Vec::new()
+                }
+                Err(failure) => {
+                    self.fail(&failure);
+                    break;
+                }
+            };
+            let trial = Trial {
+                users: load.concurrency(),
+                rate_per_s: load.rate(),
+                ..Trial::new(self.subject.case.id.to_string(), number, false, samples)
+            };
+            let met = load::meets(&trial, slo);
+            let good = load::good(&trial, slo);
+            notes.push(format!("{shown} {good} of {requests}{}", if met { "" } else { " missed" }));
+            search.note(value, met);
+            let Some(running) = &mut self.running else { break };
+            running.trials.push(trial);
+            let late = stopping.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if running.spent > stopping.case_limit || late {
+                self.marks.push(Mark::TimedOut);
+                break;
+            }
+        }
+        self.record.slo_probes = Some(notes.join("; "));
+        let (met, missed) = (search.met(), search.missed());
+        if self.subject.case.load == Load::MostRate {
+            (self.record.slo_capacity_per_s, self.record.slo_missed_per_s) = (met, missed);
+        } else {
+            let whole = |users: f64| users as u32;
+            self.record.slo_capacity_users = met.map(whole);
+            self.record.slo_missed_users = missed.map(whole);
+        }
+        if let (None, Some(missed)) = (met, missed) {
+            let reason = format!("no load met the objective, down to {}", significant(missed, 3));
+            self.absent.insert("slo_capacity".to_owned(), reason);
+        }
+        self.best = search.best().map(|place| first + place as u32);
+    }
+
     fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             self.observed = Some(running.watch.finish());
@@ -326,12 +475,28 @@ impl Lane {
         if self.is_open() {
             self.record.outcome = Outcome::Measured;
         }
-        summary::fill(&mut self.record, &self.trials, self.subject.bytes_per_token);
+        let searched = self.subject.case.load.is_search();
+        // Of a search the row shows the load that it found.
+        let shown: Vec<_> = match self.best.filter(|_| searched) {
+            Some(best) => self.trials.iter().filter(|trial| trial.trial == best).cloned().collect(),
+            None if searched => Vec::new(),
+            None => self.trials.clone(),
+        };
+        if let Some(trial) = shown.first().filter(|_| searched) {
+            self.record.concurrency = trial.users;
+            self.record.rate_per_s = trial.rate_per_s;
+        }
+        let load = self.subject.case.load;
+        summary::fill(&mut self.record, &shown, load, self.subject.bytes_per_token);
         let slo = self.subject.slo.as_ref();
-        self.marks.extend(load::fill(&mut self.record, &self.trials, slo, &mut self.absent));
+        self.marks.extend(load::fill(&mut self.record, &shown, slo, &mut self.absent));
         if let Some(observed) = &self.observed {
             self.marks.extend(observed.marks());
-            summary::fill_observed(&mut self.record, observed, idle, &mut self.absent);
+            let counted = shown.iter().filter(|trial| !trial.warmup);
+            let tokens = counted.flat_map(|trial| &trial.samples).map(|s| s.token_ns.len() as u64);
+            // The counters ran through all probes of a search.
+            let tokens = (!searched).then(|| tokens.sum());
+            summary::fill_observed(&mut self.record, observed, idle, tokens, &mut self.absent);
         }
         self.marks.extend(summary::fill_probes(&mut self.record, probes, &mut self.absent));
         self.marks.sort_unstable();
@@ -343,18 +508,26 @@ impl Lane {
     }
 }
 
-/// A trial counts only where every request got all its tokens, at times that can be.
-fn check(samples: &[Sample], wanted: &[usize]) -> Result<(), Failure> {
+/// The samples of a trial, where they can be: a request has all its tokens at times that can be, or it
+/// failed with a reason. A trial without a single whole request is a failure, and so is one in which
+/// an answer ended early: the others would not have done the same work. What a limit by time left
+/// out is no part of it.
+fn check(samples: Vec<Sample>, wanted: &[usize]) -> Result<Vec<Sample>, Failure> {
     if samples.len() != wanted.len() {
         let text = format!("{} samples for {} requests", samples.len(), wanted.len());
         return Err(Failure::Nonsense(text));
     }
     for (i, (sample, &wanted)) in samples.iter().zip(wanted).enumerate() {
-        if let Some(error) = sample.served.as_ref().and_then(|served| served.error.as_ref()) {
-            return Err(Failure::Reported(Fault::Failed, format!("request {i}: {}", error.reason)));
+        if let Some(error) = sample.error() {
+            if error.kind == ServedFault::EarlyEnd {
+                let words = format!("request {i}: {}", error.reason);
+                return Err(Failure::Reported(Fault::Failed, words));
+            }
+            continue;
         }
         let got = sample.token_ns.len();
-        if got != wanted {
+        // A server's client answers for its own counts: an early end may be allowed.
+        if sample.served.is_none() && got != wanted {
             return Err(Failure::Nonsense(format!("request {i} has {got} tokens, not {wanted}")));
         }
         if !sample.token_ns.is_sorted()
@@ -363,7 +536,18 @@ fn check(samples: &[Sample], wanted: &[usize]) -> Result<(), Failure> {
             return Err(Failure::Nonsense(format!("request {i} has tokens that run backwards")));
         }
     }
-    Ok(())
+    let samples: Vec<_> = samples.into_iter().filter(|sample| !sample.is_left_out()).collect();
+    match samples.iter().find_map(Sample::error) {
+        Some(first) if samples.iter().all(|sample| sample.error().is_some()) => {
+            let words = format!("no request succeeded; the first: {}", first.reason);
+            Err(Failure::Reported(Fault::Failed, words))
+        }
+        _ if samples.is_empty() => {
+            let words = "no request could start before the trial's time was over".to_owned();
+            Err(Failure::Reported(Fault::Failed, words))
+        }
+        _ => Ok(samples),
+    }
 }
 
 /// Drops the file from the page cache; only the kernel's word for it is had.

@@ -3,6 +3,8 @@
 pub mod load;
 pub mod measure;
 pub mod prompts;
+pub mod schedule;
+pub mod search;
 pub mod servers;
 pub mod summary;
 pub mod weights;
@@ -17,6 +19,7 @@ use crate::record::{Folder, Outcome, Record};
 use crate::runner::locate;
 use crate::scenario::{Load, Scenario, Weights as Source};
 use crate::units::Bytes;
+use crate::workload::Mix;
 
 use crate::watch::{self, IdlePower};
 
@@ -120,12 +123,39 @@ pub fn run(
             let measured = measure::measure(subjects, &stopping, threads, &idle, |step| {
                 progress(Progress::Step(step))
             });
-            let (records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+            let (mut records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+            compare_in_process(scenario, &mut records, folder.records());
             folder.add(records.clone(), &trials.concat())?;
             progress(Progress::Done(&records));
         }
     }
     Ok(())
+}
+
+/// Puts the figures of engines in process beside those of the servers that compute with them;
+/// `before` are the rows of the run so far.
+fn compare_in_process(scenario: &Scenario, records: &mut [Record], before: &[Record]) {
+    for i in 0..records.len() {
+        let Some(engine) = servers::in_process(scenario, &records[i].engine) else { continue };
+        let same = |other: &&Record| {
+            let served = &records[i];
+            // The hash is of the tokens: equal work of the same model.
+            other.engine == engine
+                && other.trials > 0
+                && other.token_hash.is_some()
+                && (&other.token_hash, &other.load) == (&served.token_hash, &served.load)
+                && (&other.model, &other.quant) == (&served.model, &served.quant)
+        };
+        let other = records.iter().chain(before).find(same).cloned();
+        if let Some(other) = other.filter(|_| !is_search(&records[i])) {
+            load::compare_in_process(&mut records[i], &other);
+        }
+    }
+}
+
+/// Whether a row is a search's: two of them show different loads.
+fn is_search(record: &Record) -> bool {
+    record.slo_probes.is_some()
 }
 
 /// The machine's idle power, where a counter can be read; else it would be five seconds for nothing.
@@ -151,8 +181,7 @@ fn subject(
         let remedy = locate::remedy(runner_name(scenario, &case));
         format!("the runner is missing; type: {remedy}")
     });
-    let environment =
-        if served { servers::environment(scenario, &case.engine) } else { Vec::new() };
+    let environment = if served { servers::environment(scenario, &case) } else { Vec::new() };
     let attached = servers::is_attached(scenario, &case.engine);
     let own = found.as_ref().ok().filter(|_| !attached);
     // A server that somebody else runs knows the model by its name.
@@ -177,6 +206,10 @@ fn subject(
         depth: case.depth.0,
         batch: case.batch(),
         concurrency: case.concurrency(),
+        rate_per_s: case.load.rate(),
+        load: Some(case.load.to_string()),
+        workload: case.mix.as_ref().map(Mix::words),
+        slots: Some(case.slots()),
         settings: crate::cases::settings_text(&case.settings),
         bench_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: conditions.host.clone(),
@@ -194,7 +227,6 @@ fn subject(
         program,
         environment,
         slo: scenario.slo,
-        arrivals: scenario.workload.as_ref().and_then(|workload| workload.arrivals),
         model,
         vocabulary,
         bytes_per_token: own.and_then(|_| weights::bytes_per_token(&case)).map(|b| b.0),

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::host::Probe;
-use crate::metrics::{self, Arrivals};
+use crate::metrics::{self, Arrivals, Window};
 use crate::record::{Record, Trial};
 use crate::runner::protocol::Sample;
+use crate::scenario::Load;
 use crate::stats::Summary;
 use crate::watch::{Boundary, IdlePower, Mark, Observed};
 
@@ -30,11 +31,12 @@ pub struct TrialValues {
     pub e2e_ns: Option<f64>,
 }
 
-/// The arrivals of a trial's requests.
+/// The arrivals of a trial's requests that did not fail.
 pub fn arrivals(trial: &Trial<Sample>) -> Vec<Arrivals<'_>> {
     trial
         .samples
         .iter()
+        .filter(|sample| sample.error().is_none())
         .map(|s| Arrivals {
             intended_ns: s.intended_ns,
             sent_ns: s.sent_ns,
@@ -45,11 +47,23 @@ pub fn arrivals(trial: &Trial<Sample>) -> Vec<Arrivals<'_>> {
 }
 
 /// The values of the counted trials, in their order.
-pub fn trial_values(trials: &[Trial<Sample>]) -> Vec<TrialValues> {
-    trials.iter().filter(|t| !t.warmup).map(values).collect()
+pub fn trial_values(trials: &[Trial<Sample>], load: Load) -> Vec<TrialValues> {
+    trials.iter().filter(|t| !t.warmup).map(|trial| values(trial, load)).collect()
 }
 
-fn values(trial: &Trial<Sample>) -> TrialValues {
+/// The window in which the machine's own speed is seen. An open loop peaks by chance, so its window is
+/// that of its schedule: from a tenth of it, when the engine has filled, to the last start.
+fn window(streams: &[Arrivals<'_>], load: Load) -> Option<Window> {
+    if !matches!(load, Load::Rate(_) | Load::Trace | Load::MostRate) {
+        return metrics::steady_window(streams);
+    }
+    let first = streams.iter().map(|s| s.intended_ns).min()?;
+    let last = streams.iter().map(|s| s.intended_ns).max()?;
+    let from_ns = first + (last - first) / 10;
+    (last > from_ns).then_some(Window { from_ns, to_ns: last })
+}
+
+fn values(trial: &Trial<Sample>, load: Load) -> TrialValues {
     let streams = arrivals(trial);
     let median_of = |f: &dyn Fn(&Arrivals<'_>) -> Option<f64>| {
         crate::stats::median(&streams.iter().filter_map(f).collect::<Vec<_>>())
@@ -63,7 +77,7 @@ fn values(trial: &Trial<Sample>) -> TrialValues {
             .flatten()
             .map(|speed| speed.0),
         decode_tok_s: median_of(&|s| s.decode_speed().map(|v| v.0)),
-        system_tok_s: metrics::steady_window(&streams)
+        system_tok_s: window(&streams, load)
             .and_then(|window| metrics::system_throughput(&streams, window))
             .map(|speed| speed.0),
         end_to_end_tok_s: median_of(&|s| s.end_to_end_speed().map(|v| v.0)),
@@ -73,8 +87,13 @@ fn values(trial: &Trial<Sample>) -> TrialValues {
 
 /// Fills the columns that follow from the trials alone. A case that did not end well keeps the
 /// figures of the trials that it finished: they were measured.
-pub fn fill(record: &mut Record, trials: &[Trial<Sample>], bytes_per_token: Option<u64>) {
-    let values = trial_values(trials);
+pub fn fill(
+    record: &mut Record,
+    trials: &[Trial<Sample>],
+    load: Load,
+    bytes_per_token: Option<u64>,
+) {
+    let values = trial_values(trials, load);
     record.trials = values.len() as u32;
     record.warmup_trials = (trials.len() - values.len()) as u32;
     let of = |f: fn(&TrialValues) -> Option<f64>| {
@@ -114,17 +133,18 @@ pub fn fill(record: &mut Record, trials: &[Trial<Sample>], bytes_per_token: Opti
     record.bytes_per_token = bytes_per_token;
 }
 
-/// Fills what was observed of the runner's processes and devices over the counted trials.
+/// Fills what was observed of the runner's processes and devices over the counted trials, in which
+/// `tokens` were generated; none: not all of what was observed is the row's.
 pub fn fill_observed(
     record: &mut Record,
     observed: &Observed,
     idle: &IdlePower,
+    tokens: Option<u64>,
     absent: &mut BTreeMap<String, String>,
 ) {
     record.peak_memory_bytes = observed.peak_memory.map(|b| b.0);
     record.peak_vram_bytes = observed.peak_device_memory().map(|b| b.0);
     record.harness_cpu_share = observed.timed().harness_share().map(|s| s.0);
-    let tokens = f64::from(record.trials) * f64::from(record.new_tokens) * f64::from(record.batch);
     for boundary in [Boundary::Gpu, Boundary::Package] {
         let Some(gross) = observed.timed().energy(boundary) else { continue };
         let net = observed.timed().net_energy(boundary, idle);
@@ -132,7 +152,7 @@ pub fn fill_observed(
         record.energy_gross_joules = Some(gross.0);
         record.energy_net_joules = net.map(|j| j.0);
         record.energy_per_token_joules =
-            net.map(|j| j.0 / tokens).filter(|_| tokens > 0.0 && record.concurrency.is_none());
+            net.zip(tokens).filter(|(_, tokens)| *tokens > 0).map(|(j, n)| j.0 / n as f64);
         break;
     }
     absent.extend(observed.absent.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -156,7 +176,7 @@ pub fn fill_probes(
     // Of a single stream only: a batch reads the weights once for all its sequences. And on the CPU
     // only: it is the CPU's memory that the probe measures.
     let bandwidth = f64::midpoint(before.read_bandwidth.0, after.read_bandwidth.0) * 1e9;
-    let single = record.batch == 1 && record.concurrency.is_none();
+    let single = record.batch == 1 && !record.is_loaded();
     record.bandwidth_share = record
         .decode_tok_s_median
         .zip(record.bytes_per_token)

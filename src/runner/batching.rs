@@ -1,7 +1,12 @@
 //! Continuous batching, once for all in-process engines: which tokens of which sequences go into
 //! the engine's next step.
 
-use super::{Request, Schedule, TokenSink};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use anyhow::bail;
+
+use super::{Fault, Request, Schedule, TokenSink};
 
 /// Tokens of one sequence in one step of the engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,10 +63,66 @@ struct Active {
     generated: usize,
 }
 
+/// Requests that are not in a slot yet: those that may start, by their time, and those that wait for
+/// the end of another one.
+struct Queue<'a> {
+    requests: &'a [Request],
+    /// When, and which.
+    due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// The requests that wait for each one.
+    followers: Vec<Vec<usize>>,
+}
+
+impl<'a> Queue<'a> {
+    fn new(requests: &'a [Request]) -> anyhow::Result<Self> {
+        let mut queue =
+            Self { requests, due: BinaryHeap::new(), followers: vec![Vec::new(); requests.len()] };
+        for (i, request) in requests.iter().enumerate() {
+            match request.after.map(|before| before as usize) {
+                None => queue.due.push(Reverse((request.start_ns, i))),
+                Some(before) if before < i => queue.followers[before].push(i),
+                Some(before) => {
+                    bail!("request {i} waits for request {before}, which is not before it")
+                }
+            }
+        }
+        Ok(queue)
+    }
+
+    /// The next request that is due at `now`, and since when. One that is due after its latest start
+    /// is left out, and ends those that would follow it.
+    fn pop(&mut self, now: u64, sinks: &mut [TokenSink]) -> Option<(usize, u64)> {
+        loop {
+            let Reverse((at, i)) = *self.due.peek()?;
+            if self.requests[i].latest_ns.is_some_and(|latest| at > latest) {
+                self.due.pop();
+                sinks[i].left_out();
+                self.ended(i, at);
+            } else if at > now {
+                return None;
+            } else {
+                self.due.pop();
+                return Some((i, at));
+            }
+        }
+    }
+
+    /// Request `i` ended at `end`: those that waited for it are due after their pause.
+    fn ended(&mut self, i: usize, end: u64) {
+        for follower in std::mem::take(&mut self.followers[i]) {
+            let request = &self.requests[follower];
+            let due = request.start_ns.max(end.saturating_add(request.think_ns));
+            self.due.push(Reverse((due, follower)));
+        }
+    }
+}
+
 /// Runs the requests to their end, for [`super::Runner::generate`]. Under continuous batching each
 /// step takes one token of every generating sequence, then as much of the waiting prompts as the
-/// batch has room for; in lockstep no sequence generates before all prompts are done. Requests start in their order, not before `start_ns`, when a slot is free; the first
-/// `slots` requests start in the slots that [`prepare`] filled.
+/// batch has room for; in lockstep no sequence generates before all prompts are done. A request is
+/// the engine's from the moment at which it is due: the wait for a free slot is part of its time to
+/// first token, as it is behind a server. The first `slots` requests that are due at once take the
+/// slots that [`prepare`] filled.
 pub fn generate(
     engine: &mut impl Stepper,
     requests: &[Request],
@@ -71,25 +132,28 @@ pub fn generate(
     let slots = engine.slots();
     let most = engine.batch_tokens();
     let mut active: Vec<Option<Active>> = (0..slots).map(|_| None).collect();
-    let mut next = 0;
+    let mut used = vec![false; slots];
+    let mut queue = Queue::new(requests)?;
     let mut chunks = Vec::with_capacity(slots);
     let mut taken = Vec::with_capacity(slots);
     loop {
         let now = sinks.first().map_or(0, TokenSink::now);
         for (slot, place) in active.iter_mut().enumerate() {
-            let Some(request) = requests.get(next) else { break };
-            if request.start_ns > now {
-                break;
-            }
             if place.is_some() {
                 continue;
             }
-            if next >= slots {
+            let Some((request, due)) = queue.pop(now, sinks) else { break };
+            if request != slot && !requests[request].context.is_empty() {
+                return Err(anyhow::Error::new(Fault::Unsupported).context(
+                    "a depth in the cache of a request that starts later than the first ones",
+                ));
+            }
+            if used[slot] || request != slot {
                 engine.forget(slot as u32)?;
             }
-            sinks[next].sent();
-            *place = Some(Active { request: next, prompt_done: 0, generated: 0 });
-            next += 1;
+            used[slot] = true;
+            sinks[request].arrived(due);
+            *place = Some(Active { request, prompt_done: 0, generated: 0 });
         }
 
         let prompts_wait = active.iter().flatten().any(|a| a.generated == 0);
@@ -107,7 +171,7 @@ pub fn generate(
                 if (sequence.generated > 0) != generating || room == 0 {
                     continue;
                 }
-                let depth = if sequence.request < slots { request.context.len() } else { 0 };
+                let depth = request.context.len();
                 let (tokens, position) = if generating {
                     let last = sequence.generated - 1;
                     (&request.output[last..=last], depth + request.prompt.len() + last)
@@ -124,8 +188,8 @@ pub fn generate(
             }
         }
         if chunks.is_empty() {
-            let Some(waiting) = requests.get(next) else { return Ok(()) };
-            let wait = waiting.start_ns.saturating_sub(sinks[next].now());
+            let Some(Reverse((due, next))) = queue.due.peek().copied() else { return Ok(()) };
+            let wait = due.saturating_sub(sinks[next].now());
             std::thread::sleep(std::time::Duration::from_nanos(wait));
             continue;
         }
@@ -143,7 +207,10 @@ pub fn generate(
             if sequence.prompt_done == request.prompt.len()
                 && sequence.generated >= request.output.len()
             {
+                let ended = sequence.request;
                 active[slot] = None;
+                let end = sinks[ended].last().unwrap_or(0);
+                queue.ended(ended, end);
             }
         }
     }
@@ -151,8 +218,9 @@ pub fn generate(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
+    use super::super::protocol::Sample;
     use super::*;
 
     /// An engine that writes down what it was asked to compute.
@@ -245,5 +313,67 @@ mod tests {
         assert_eq!(run(&mut engine, &requests, Schedule::Continuous), [3, 1, 2]);
         assert_eq!(engine.steps[1], [(0, 6, 1, true), (1, 2, 4, true)]);
         assert_eq!(engine.steps[2], [(0, 7, 1, true), (1, 0, 2, true)]);
+    }
+
+    /// What [`generate`] stamped, with an engine whose steps take a millisecond each.
+    fn samples(slots: usize, requests: &[Request]) -> Vec<Sample> {
+        struct Slow(Notebook);
+        impl Stepper for Slow {
+            fn batch_tokens(&self) -> usize {
+                self.0.batch_tokens()
+            }
+            fn slots(&self) -> usize {
+                self.0.slots()
+            }
+            fn forget(&mut self, sequence: u32) -> anyhow::Result<()> {
+                self.0.forget(sequence)
+            }
+            fn step(&mut self, chunks: &[Chunk<'_>]) -> anyhow::Result<()> {
+                std::thread::sleep(Duration::from_millis(1));
+                self.0.step(chunks)
+            }
+        }
+        let mut engine = Slow(Notebook::new(slots, 64));
+        let epoch = Instant::now();
+        let mut sinks: Vec<_> =
+            requests.iter().map(|r| TokenSink::new(epoch, r.output.len())).collect();
+        generate(&mut engine, requests, Schedule::Continuous, &mut sinks).unwrap();
+        sinks.into_iter().zip(requests).map(|(sink, r)| sink.into_sample(r)).collect()
+    }
+
+    fn end(sample: &Sample) -> u64 {
+        *sample.token_ns.last().unwrap()
+    }
+
+    #[test]
+    fn a_user_asks_again_after_the_answer_and_a_pause() {
+        let think = 20_000_000;
+        let again = Request { after: Some(0), think_ns: think, ..request(0, 4, 3) };
+        let samples = samples(2, &[request(0, 4, 3), request(0, 4, 30), again]);
+        assert_eq!(samples[2].intended_ns, end(&samples[0]) + think);
+        assert_eq!(samples[2].sent_ns, samples[2].intended_ns);
+        assert!(samples[2].token_ns[0] > samples[2].sent_ns);
+    }
+
+    #[test]
+    fn the_wait_for_a_slot_is_part_of_the_time_to_first_token() {
+        let second = Request { start_ns: 2_000_000, ..request(0, 4, 2) };
+        let samples = samples(1, &[request(0, 4, 20), second]);
+        assert_eq!(samples[1].sent_ns, 2_000_000, "it was there before a slot was free");
+        assert!(samples[1].token_ns[0] > end(&samples[0]));
+    }
+
+    #[test]
+    fn what_is_due_after_the_time_is_over_is_left_out_with_all_that_follows_it() {
+        let limit = Some(5_000_000);
+        let follow = |before| Request {
+            after: Some(before),
+            think_ns: 3_600_000_000_000,
+            latest_ns: limit,
+            ..request(0, 4, 2)
+        };
+        let samples = samples(1, &[request(0, 4, 2), follow(0), follow(1)]);
+        assert!(!samples[0].is_left_out());
+        assert!(samples[1].is_left_out() && samples[2].is_left_out());
     }
 }

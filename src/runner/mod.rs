@@ -191,9 +191,19 @@ impl TokenSink {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// The engine starts on this request now.
-    pub fn sent(&mut self) {
-        self.sent_ns = Some(self.now());
+    /// The request has been the engine's since `at_ns`, whether it works on it or not.
+    pub fn arrived(&mut self, at_ns: u64) {
+        self.intended_ns = Some(at_ns);
+        self.sent_ns = Some(at_ns);
+    }
+
+    /// The request was due after its latest start: it is not part of the trial.
+    pub fn left_out(&mut self) {
+        let error = protocol::ServedError {
+            kind: protocol::ServedFault::NotStarted,
+            reason: "the trial's time was over before the request could start".to_owned(),
+        };
+        self.served = Some(protocol::Served { error: Some(error), ..Default::default() });
     }
 
     /// A token's value is on the host now.
@@ -219,6 +229,11 @@ impl TokenSink {
         self.sent_ns = Some(sent_ns);
         self.stamps = token_ns;
         self.served = Some(served);
+    }
+
+    /// The last token's stamp.
+    pub fn last(&self) -> Option<u64> {
+        self.stamps.last().copied()
     }
 
     /// Tokens stamped so far.

@@ -92,6 +92,18 @@ pub struct Sample {
     pub served: Option<Served>,
 }
 
+impl Sample {
+    /// Why the generation is not whole.
+    pub fn error(&self) -> Option<&ServedError> {
+        self.served.as_ref()?.error.as_ref()
+    }
+
+    /// Whether a limit by time left it out: it is neither a success nor a failure.
+    pub fn is_left_out(&self) -> bool {
+        self.error().is_some_and(|error| error.kind == ServedFault::NotStarted)
+    }
+}
+
 /// What the client of a server saw of one generation beside its tokens; nanoseconds on the clock
 /// of [`Sample`]. Absent is what the server does not say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,8 @@ pub struct Engine {
     pub settings: &'static [&'static str],
     /// Element types that its KV cache may have; empty: not asked of it.
     pub kv_types: &'static [&'static str],
+    /// Of a server: the engine in process that computes the same, to compare it with.
+    pub in_process: Option<&'static str>,
 }
 
 /// All engines.
@@ -36,19 +38,22 @@ pub const ENGINES: &[Engine] = &[
     in_process("mock", &["threads", "batch_tokens", "kv_type"], GGUF_KV),
     // What a server is started with: `[start.settings]` of its descriptor in `runners/openai`.
     server("vllm", &["kv_type", "batch_tokens"], &["auto", "fp8", "fp8_e4m3", "fp8_e5m2"]),
-    server(
-        "llama-server",
-        &[
-            "threads",
-            "gpu_layers",
-            "flash_attention",
-            "kv_type",
-            "batch_tokens",
-            "micro_batch",
-            "split_mode",
-        ],
-        GGUF_KV,
-    ),
+    Engine {
+        in_process: Some("llama.cpp"),
+        ..server(
+            "llama-server",
+            &[
+                "threads",
+                "gpu_layers",
+                "flash_attention",
+                "kv_type",
+                "batch_tokens",
+                "micro_batch",
+                "split_mode",
+            ],
+            GGUF_KV,
+        )
+    },
     server("ollama", &[], &[]),
     server("lm-studio", &[], &[]),
     server("lm-studio-v0", &[], &[]),
@@ -67,7 +72,7 @@ const fn in_process(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    Engine { name, runner: name, server: false, settings, kv_types }
+    Engine { name, runner: name, server: false, settings, kv_types, in_process: None }
 }
 
 /// A server; what is no setting of it stands in `[servers.NAME] args`.
@@ -76,7 +81,7 @@ const fn server(
     settings: &'static [&'static str],
     kv_types: &'static [&'static str],
 ) -> Engine {
-    Engine { name, runner: "openai", server: true, settings, kv_types }
+    Engine { name, runner: "openai", server: true, settings, kv_types, in_process: None }
 }
 
 /// Servers that a run cannot start: they are reached where they run, with weights of their own.

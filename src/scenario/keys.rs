@@ -108,7 +108,8 @@ keys! {
              `hub:owner/repo/file.gguf`; anything but `synthetic` wants one model and one \
              quantisation.";
         "points" = "[{ prompt_tokens = 512, new_tokens = 128 }]", "", "run, fit",
-            "The work of one request, see `points`.";
+            "The work of one request, see `points`; or `\"workload\"`: requests as `[workload]` \
+             describes them.";
         "batch" = "[1, 8]", "[1] where `concurrency` and `rates` are absent", "run, fit",
             "Static batches: so many requests start together and run in lockstep.";
         "concurrency" = "[1, 2, 4]", "none", "run, fit",
@@ -116,12 +117,14 @@ keys! {
              batching).";
         "rates" = "[0.5, 1.0]", "none", "run",
             "Open loops: requests per second on average, Poisson unless `[workload]` says \
-             otherwise; wants `slots` and `requests`.";
+             otherwise; wants `slots`, and `requests` or `seconds`.";
         "slots" = "8", "as many as `concurrency`", "run, fit",
             "Sequences that the engine holds at once in `concurrency` and `rates`; further \
              requests wait.";
         "requests" = "32", "4 for each user", "run",
             "Requests in a trial of `concurrency` and `rates`.";
+        "seconds" = "60", "none", "run",
+            "Instead of `requests`: how long requests of a trial start.";
         "settings" = "{ threads = 8 }", "those of `[settings]`", "run",
             "Settings of this matrix alone, over the scenario's; `[matrix.settings.candle]` is for \
              one engine.";
@@ -162,7 +165,7 @@ keys! {
             "Search the highest rate and the highest number of users that meet them.";
     }
     "[workload]" {
-        "preset" = "\"chat-team\"", "none", "capacity, cost",
+        "preset" = "\"chat-team\"", "none", "run, capacity, cost",
             "A named workload to start from; the other keys override it.";
         "users" = "40", "the preset's", "capacity, cost", "People or agents at once.";
         "requests_per_day" = "2000", "the preset's", "capacity, cost",
@@ -174,9 +177,11 @@ keys! {
         "new_tokens" = "250", "the preset's", "run, capacity, cost", "Length of answers, likewise.";
         "cached_share" = "0.3", "the preset's", "capacity, cost",
             "Share of the prompt that a prefix cache answers, 0 to 1.";
-        "turns" = "4", "1", "run, capacity",
+        "turns" = "4", "the preset's, or 1", "run, capacity",
             "Turns of a conversation, each with all turns before it in its prompt.";
-        "think_seconds" = "20", "0", "run, capacity", "A user's pause before the next request.";
+        "context_tokens" = "8192", "8192, or what fixed lengths or the trace need", "run, capacity",
+            "The longest prompt with its answer; longer ones are cut, and conversations start anew.";
+        "think_seconds" = "20", "the preset's, or 0", "run, capacity", "A user's pause before the next request.";
         "arrivals" = "\"poisson\"", "\"poisson\"", "run, capacity",
             "`constant`, `poisson` or `gamma` (bursts).";
         "variation" = "2.0", "none", "run, capacity",

@@ -10,14 +10,15 @@ use super::engines::Engine;
 use super::known::Known;
 use super::settings::{SettingsTable, settings_of, settings_table, unused};
 use super::table::{Field, Findings, Section};
-use super::{Load, Matrix, Point, Server, Weights};
-use crate::units::Tokens;
+use super::{Load, Matrix, Point, Server, Weights, Workload, mix};
+use crate::units::{Nanos, Tokens};
 
 /// What the checks of a matrix look things up in.
 pub(super) struct Scope<'a> {
     pub known: &'a Known,
     pub folder: &'a Path,
     pub servers: &'a BTreeMap<String, Server>,
+    pub workload: Option<&'a Workload>,
 }
 
 /// The most tokens, sequences or requests that a scenario may ask for; far beyond any machine, and
@@ -103,10 +104,23 @@ fn matrix(
     let quants = words(section, "quants", "quantisation", &quant_names, findings);
     let engines = words(section, "engines", "engine", &scope.engine_names(), findings);
     let weights = weights(section, scope, &models, &quants, findings);
-    let points = section.need("points", findings).and_then(|field| points(&field, findings));
-    let loads = loads(section, findings);
+    let points = section.need("points", findings);
+    let mixed = points.as_ref().and_then(|field| field.value.get_ref().as_str()).is_some();
+    let mix = points.as_ref().filter(|_| mixed).map(|field| mix::of_field(field, scope, findings));
+    let mix = mix.map_or(Some(None), |mix| mix.map(Some));
+    let points = match &mix {
+        Some(Some(mix)) => Some(vec![mix::mean(mix)]),
+        _ if mixed => None,
+        _ => points.and_then(|field| self::points(&field, findings)),
+    };
+    let traced = mix.iter().flatten().any(|mix| !mix.trace.is_empty());
+    let loads = if traced { trace_load(section, findings) } else { loads(section, findings) };
+    if mixed && !traced {
+        check_no_batch(section, loads.as_deref(), findings);
+    }
     let slots = crowd(section, "slots", loads.as_deref(), findings);
     let requests = crowd(section, "requests", loads.as_deref(), findings);
+    let duration = duration(section, loads.as_deref(), findings);
     let own = section.get("settings");
     let own = own.and_then(|f| settings_table("matrix.settings", f.value, scope, findings));
     let settings = engines.as_deref().map(|engines| {
@@ -122,8 +136,13 @@ fn matrix(
     if weights == Some(Weights::Synthetic) {
         check_synthetic(section, known, findings);
     }
-    let (models, points, loads) = (models?, points?, loads?);
-    check_contexts(section, &models, &points, &loads, slots, known, findings);
+    let (models, points, loads, mix) = (models?, points?, loads?, mix?);
+    let contexts = match &mix {
+        Some(mix) => vec![mix.context.0],
+        None => points.iter().map(|point| point.context().0).collect(),
+    };
+    check_contexts(section, &models, &contexts, &loads, slots, known, findings);
+    check_depths(section, &points, &loads, findings);
     let matrix = Matrix {
         line: findings.line(section.span().start),
         models,
@@ -134,6 +153,8 @@ fn matrix(
         loads,
         slots,
         requests,
+        duration,
+        mix,
         settings: settings?,
     };
     Some(matrix)
@@ -310,7 +331,10 @@ fn crowd(
     findings: &mut Findings,
 ) -> Option<u32> {
     let Some(field) = section.get(name) else {
-        if section.has("rates") {
+        let open = section.has("rates") || loads == Some(&[Load::Trace]);
+        // A trace has a number of requests, and a duration takes its place.
+        let given = name == "requests" && (section.has("seconds") || !section.has("rates"));
+        if open && !given {
             section.need(name, findings);
         }
         return None;
@@ -336,25 +360,82 @@ fn crowd(
     Some(number)
 }
 
-/// What points, loads and models together make impossible.
+/// A trace comes at its own times: it is the only load.
+fn trace_load(section: &Section<'_, '_>, findings: &mut Findings) -> Option<Vec<Load>> {
+    let mut alone = true;
+    for name in ["batch", "concurrency", "rates"] {
+        if let Some(field) = section.get(name) {
+            let message =
+                format!("'{name}' with a trace, which has its own times; remove '{name}'");
+            findings.add(field.value.span(), message);
+            alone = false;
+        }
+    }
+    alone.then(|| vec![Load::Trace])
+}
+
+/// Reports a static batch of requests that are not alike.
+fn check_no_batch(section: &Section<'_, '_>, loads: Option<&[Load]>, findings: &mut Findings) {
+    if loads.is_some_and(|loads| loads.iter().any(|load| load.batch().is_some())) {
+        let span = section.get("batch").map_or(section.span(), |field| field.value.span());
+        findings.add(
+            span,
+            "a static batch wants requests that are all alike; use 'concurrency' or 'rates' with \
+             points = \"workload\"",
+        );
+    }
+}
+
+/// How long requests of a trial start.
+fn duration(
+    section: &Section<'_, '_>,
+    loads: Option<&[Load]>,
+    findings: &mut Findings,
+) -> Option<Nanos> {
+    let field = section.get("seconds")?;
+    let seconds = field.number_of(field.value, 0.1..=86_400.0, findings)?;
+    let span = field.value.span();
+    if section.has("requests") {
+        findings.add(
+            span,
+            "'seconds' and 'requests' exclude each other; remove one of them".to_owned(),
+        );
+        return None;
+    }
+    if !loads?.iter().any(|load| load.batch().is_none()) {
+        findings.add(
+            span,
+            "'seconds' has no use here: it belongs to 'concurrency' or 'rates'; remove it",
+        );
+        return None;
+    }
+    Some(Nanos::from_seconds(seconds))
+}
+
+/// Where each point stands in the file; one span for points that are a word.
+fn spans(section: &Section<'_, '_>) -> Vec<std::ops::Range<usize>> {
+    let Some(field) = section.get("points") else { return Vec::new() };
+    match field.value.get_ref().as_array() {
+        Some(array) => array.iter().map(Spanned::span).collect(),
+        None => vec![field.value.span()],
+    }
+}
+
+/// What contexts, loads and models together make impossible.
 fn check_contexts(
     section: &Section<'_, '_>,
     models: &[String],
-    points: &[Point],
+    contexts: &[u32],
     loads: &[Load],
     slots: Option<u32>,
     known: &Known,
     findings: &mut Findings,
 ) {
-    let Some(field) = section.get("points") else { return };
-    let spans: Vec<&Spanned<DeValue<'_>>> =
-        field.value.get_ref().as_array().map(|a| a.iter().collect()).unwrap_or_default();
-    for (point, value) in points.iter().zip(spans) {
-        let context = point.context().0;
+    for (&context, span) in contexts.iter().zip(spans(section)) {
         for model in known.models.iter().filter(|model| models.contains(&model.id)) {
             if let Some(max) = model.context_max.filter(|max| context > *max) {
                 findings.add(
-                    value.span(),
+                    span.clone(),
                     format!(
                         "a context of {context} tokens (depth + prompt + new) is beyond the {max} \
                          of '{}'; shorten the point or leave the model out",
@@ -363,27 +444,38 @@ fn check_contexts(
                 );
             }
         }
-        if point.depth.0 > 0 && loads.iter().any(|load| load.batch().is_none()) {
-            findings.add(
-                value.span(),
-                format!(
-                    "'depth' of {} with 'concurrency' or 'rates': later requests start with an \
-                     empty cache; put the point in a [[matrix]] with 'batch'",
-                    point.depth.0
-                ),
-            );
-        }
         for load in loads {
             let held = slots.filter(|_| load.batch().is_none()).or(load.together()).unwrap_or(1);
             if u64::from(held) * u64::from(context) > i32::MAX as u64 {
                 findings.add(
-                    value.span(),
+                    span.clone(),
                     format!(
                         "{held} sequences of {context} tokens are more than a KV cache can count; \
                          lower one of them"
                     ),
                 );
             }
+        }
+    }
+}
+
+/// Reports depths under loads that cannot keep them.
+fn check_depths(
+    section: &Section<'_, '_>,
+    points: &[Point],
+    loads: &[Load],
+    findings: &mut Findings,
+) {
+    for (point, span) in points.iter().zip(spans(section)) {
+        if point.depth.0 > 0 && loads.iter().any(|load| load.batch().is_none()) {
+            findings.add(
+                span,
+                format!(
+                    "'depth' of {} with 'concurrency' or 'rates': later requests start with an \
+                     empty cache; put the point in a [[matrix]] with 'batch'",
+                    point.depth.0
+                ),
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ mod expectation;
 mod keys;
 mod known;
 mod matrix;
+mod mix;
 mod plan;
 mod problem;
 mod read;
@@ -29,6 +30,8 @@ pub use expectation::{Expectation, FoundGpu, FoundHost};
 pub use keys::{KEYS, Key};
 pub use known::{Known, KnownModel};
 pub use problem::{Problem, Problems, nearest};
+
+pub use crate::workload::{Arrivals, Length, Mix, Recorded};
 
 /// A scenario file, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,34 +62,6 @@ pub struct Scenario {
     pub workload: Option<Workload>,
     /// Prices of owning, and what to compare with.
     pub prices: Option<Prices>,
-}
-
-impl Scenario {
-    /// The runner that measures an engine of this scenario, and the variables that it is started
-    /// with: which server it stands for, and where that is.
-    pub fn runner(&self, engine: &str) -> (String, Vec<(String, String)>) {
-        let server = self.servers.get(engine);
-        let kind = server.map_or(engine, |server| &server.kind);
-        let Some(known) = ENGINES.iter().find(|known| known.name == kind) else {
-            return (engine.to_owned(), Vec::new());
-        };
-        let mut variables = Vec::new();
-        if known.server {
-            let folder = self.path.parent().unwrap_or(Path::new(""));
-            let descriptor = server.and_then(|server| server.descriptor.as_ref());
-            let named = descriptor.map(|file| folder.join(file));
-            let (label, value) = match &named {
-                Some(path) => (stem(path), path.display().to_string()),
-                None => (kind.to_owned(), kind.to_owned()),
-            };
-            variables.push(("BENCH_SERVER".to_owned(), value));
-            if let Some(url) = server.and_then(|server| server.url.as_ref()) {
-                let label = label.to_uppercase().replace(['-', '.'], "_");
-                variables.push((format!("BENCH_{label}_URL"), url.clone()));
-            }
-        }
-        (known.runner.to_owned(), variables)
-    }
 }
 
 /// A file's name without its ending.
@@ -159,9 +134,21 @@ pub struct Matrix {
     pub slots: Option<u32>,
     /// Requests in a trial; none: as many as [`Load::requests`] says.
     pub requests: Option<u32>,
+    /// How long requests of a trial start, instead of their number.
+    pub duration: Option<Nanos>,
+    /// The requests of `[workload]`, where `points` says so; `points` then holds their mean.
+    pub mix: Option<Mix>,
     /// Each engine's settings, the scenario's and the matrix's own together. `slots` and
     /// `slot_tokens` are left to the case.
     pub settings: BTreeMap<String, Settings>,
+}
+
+impl Matrix {
+    /// Whether `[slo] search` looks for the capacity of its engines: a batch or a trace has no load
+    /// that could be raised.
+    pub fn is_searched(&self) -> bool {
+        self.loads.iter().any(|load| matches!(load, Load::Concurrency(_) | Load::Rate(_)))
+    }
 }
 
 /// The work of one request.
@@ -193,6 +180,12 @@ pub enum Load {
     Concurrency(u32),
     /// Open loop: so many requests a second on average, whether the engine keeps up or not.
     Rate(f64),
+    /// Requests at the times of the workload's trace.
+    Trace,
+    /// Open loops that search the highest rate that meets the SLO.
+    MostRate,
+    /// Closed loops that search the highest number of users that meets the SLO.
+    MostUsers,
 }
 
 impl Load {
@@ -202,16 +195,21 @@ impl Load {
         match self {
             Self::Batch(n) => Some(n),
             Self::Concurrency(n) => Some(n.saturating_mul(4)),
-            Self::Rate(_) => None,
+            _ => None,
         }
     }
 
-    /// Requests that are in the engine together; a rate has no such number.
+    /// Requests that are in the engine together; other loads have no such number.
     pub fn together(self) -> Option<u32> {
         match self {
             Self::Batch(n) | Self::Concurrency(n) => Some(n),
-            Self::Rate(_) => None,
+            _ => None,
         }
+    }
+
+    /// Whether it looks for a capacity instead of being one load.
+    pub fn is_search(self) -> bool {
+        matches!(self, Self::MostRate | Self::MostUsers)
     }
 
     /// The size of a static batch.
@@ -230,13 +228,16 @@ impl Load {
     }
 }
 
-/// Short, for ids: `b8`, `c16`, `r0.5`.
+/// Short, for ids: `b8`, `c16`, `r0.5`, `slo-users`.
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Batch(n) => write!(f, "b{n}"),
             Self::Concurrency(n) => write!(f, "c{n}"),
             Self::Rate(rate) => write!(f, "r{rate}"),
+            Self::Trace => f.write_str("trace"),
+            Self::MostRate => f.write_str("slo-rate"),
+            Self::MostUsers => f.write_str("slo-users"),
         }
     }
 }
@@ -319,45 +320,6 @@ pub struct Estimate {
     pub high: Decimal,
 }
 
-/// How lengths in tokens are spread.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Length {
-    /// Always the same.
-    Fixed(Tokens),
-    /// A normal distribution, cut at one token.
-    Normal {
-        /// Its mean.
-        mean: f64,
-        /// Its standard deviation.
-        deviation: f64,
-    },
-    /// A log-normal distribution.
-    LogNormal {
-        /// Its median.
-        median: f64,
-        /// Its 95th percentile.
-        p95: f64,
-    },
-    /// Lengths with their weights.
-    Histogram(Vec<(Tokens, f64)>),
-}
-
-/// When requests come.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arrivals {
-    /// At equal distances.
-    Constant,
-    /// Independently of each other.
-    Poisson,
-    /// In bursts: gamma-distributed distances with this coefficient of variation.
-    Gamma {
-        /// Standard deviation of the distance, relative to its mean; 1 is Poisson.
-        variation: f64,
-    },
-}
-
 /// What is used: the input of capacity and cost. What is `None` comes from the preset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Workload {
@@ -383,6 +345,10 @@ pub struct Workload {
     pub arrivals: Option<Arrivals>,
     /// A trace to replay instead; relative to the scenario's own folder.
     pub trace: Option<PathBuf>,
+    /// Its requests.
+    pub recorded: Vec<Recorded>,
+    /// The longest prompt with its answer.
+    pub context: Option<Tokens>,
     /// Days of use in a month.
     pub working_days_per_month: Option<Decimal>,
     /// Load of the busiest hour relative to the mean.

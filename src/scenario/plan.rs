@@ -8,8 +8,9 @@ use rust_decimal::Decimal;
 use super::known::Known;
 use super::read::named;
 use super::table::{Field, Findings, Section, Value};
-use super::{Arrivals, Length, Prices, Server, Slo, Workload};
+use super::{Arrivals, Length, Prices, Recorded, Server, Slo, Workload};
 use crate::units::{Nanos, Share, Tokens, Usd};
+use crate::workload::read_trace;
 
 /// The longest prompt or answer, in tokens.
 const LONGEST: u32 = 1 << 24;
@@ -158,6 +159,21 @@ fn file(
     Some(PathBuf::from(path))
 }
 
+/// The requests of a trace.
+fn recorded(
+    section: &Section<'_, '_>,
+    path: &Path,
+    folder: &Path,
+    findings: &mut Findings,
+) -> Vec<Recorded> {
+    let text = std::fs::read_to_string(folder.join(path)).map_err(anyhow::Error::from);
+    text.and_then(|text| read_trace(&text)).unwrap_or_else(|error| {
+        let span = section.get("trace").map_or(section.span(), |field| field.value.span());
+        findings.add(span, format!("'{}': {error:#}", path.display()));
+        Vec::new()
+    })
+}
+
 pub(super) fn slo(section: &Section<'_, '_>, findings: &mut Findings) -> Option<Slo> {
     let mut limit = |name: &str| {
         let ms = section.number(name, 0.001..=1e9, findings)?;
@@ -206,6 +222,7 @@ pub(super) fn workload(
     exclusive(section, "tokens_per_day", "requests_per_day", findings);
     exclusive(section, "trace", "arrivals", findings);
     exclusive(section, "trace", "turns", findings);
+    let trace = file(section, "trace", folder, findings);
     Workload {
         preset: preset.map(str::to_owned),
         users: section.whole("users", 1..=10_000_000, findings).map(|n| n as u32),
@@ -221,7 +238,12 @@ pub(super) fn workload(
         turns: section.whole("turns", 1..=10_000, findings).map(|n| n as u32),
         think: section.number("think_seconds", 0.0..=86_400.0, findings).map(Nanos::from_seconds),
         arrivals: arrivals(section, findings),
-        trace: file(section, "trace", folder, findings),
+        recorded: trace
+            .as_ref()
+            .map(|path| recorded(section, path, folder, findings))
+            .unwrap_or_default(),
+        trace,
+        context: section.count("context_tokens", 2, findings).map(Tokens),
         working_days_per_month: section
             .estimate("working_days_per_month", TINY..=Decimal::from(31), findings)
             .and_then(|days| certain(section, "working_days_per_month", days, findings)),

@@ -13,7 +13,7 @@ use super::matrix::{self, Scope};
 use super::plan;
 use super::problem::{Problem, Problems};
 use super::table::{Findings, Section, of_kind};
-use super::{Limits, Scenario, Trials};
+use super::{Limits, Matrix, Scenario, Trials};
 use crate::units::{Nanos, Share};
 
 /// The sections, besides the keys before the first of them.
@@ -89,12 +89,33 @@ fn scenario(
         .map(|section| limits(&section, findings))
         .unwrap_or_default();
     let servers = plan::servers(&top, folder, known, findings);
-    let scope = Scope { known, folder, servers: &servers };
+    let workload = section(&top, "workload", "[workload]", findings)
+        .map(|section| plan::workload(&section, folder, known, findings));
+    let scope = Scope { known, folder, servers: &servers, workload: workload.as_ref() };
     let matrices = matrix::matrices(&top, &scope, findings);
     let slo =
         section(&top, "slo", "[slo]", findings).and_then(|section| plan::slo(&section, findings));
-    let workload = section(&top, "workload", "[workload]", findings)
-        .map(|section| plan::workload(&section, folder, known, findings));
+    for matrix in matrices.iter().flatten() {
+        let users = matrix.loads.iter().any(|load| load.concurrency().is_some());
+        if matrix.duration.is_some() && users && trials.warm_up == 0 {
+            findings.add(
+                top.raw("trials").map_or(0..0, |value| value.span()),
+                "'seconds' with 'concurrency' learns the engine's pace from a warm-up; set 'warm_up' \
+                 to 1 or more, or give 'requests'",
+            );
+        }
+    }
+    if let (Some(slo), Some(matrices)) = (&slo, &matrices)
+        && slo.search
+        && !matrices.iter().any(Matrix::is_searched)
+    {
+        let span = top.raw("slo").map_or(0..0, |value| value.span());
+        findings.add(
+            span,
+            "'search' has nothing to search with: no [[matrix]] has 'concurrency' or 'rates'; add \
+             one of them or remove 'search'",
+        );
+    }
     let prices = section(&top, "prices", "[prices]", findings)
         .map(|section| plan::prices(&section, known, findings));
     Some(Scenario {

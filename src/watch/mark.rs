@@ -34,13 +34,17 @@ pub enum Mark {
     PagesNotResident,
     /// A server's own clock and the client's differ by more than 3 %.
     ServerClock,
+    /// A server is more than 3 % from the same engine in process, and no queue explains it.
+    InProcess,
+    /// Some requests failed.
+    FailedRequests,
     /// A time limit ended a trial.
     TimedOut,
 }
 
 impl Mark {
     /// All marks.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::ClockThrottled,
         Self::ThermalThrottled,
         Self::PowerLimited,
@@ -53,6 +57,8 @@ impl Mark {
         Self::ClientLag,
         Self::PagesNotResident,
         Self::ServerClock,
+        Self::InProcess,
+        Self::FailedRequests,
         Self::TimedOut,
     ];
 
@@ -71,6 +77,8 @@ impl Mark {
             Self::ClientLag => "client-lag",
             Self::PagesNotResident => "pages-not-resident",
             Self::ServerClock => "server-clock",
+            Self::InProcess => "in-process",
+            Self::FailedRequests => "failed-requests",
             Self::TimedOut => "timed-out",
         }
     }
@@ -90,6 +98,10 @@ impl Mark {
             Self::ClientLag => "requests started later than scheduled",
             Self::PagesNotResident => "weights were read from disk while the clock ran",
             Self::ServerClock => "the server's own clock and the client's differ by more than 3 %",
+            Self::InProcess => {
+                "the server is more than 3 % from the same engine in process, and no queue explains it"
+            }
+            Self::FailedRequests => "some requests failed; the figures are of the others",
             Self::TimedOut => "a time limit ended a trial",
         }
     }

@@ -434,20 +434,7 @@ fn certain(likely: Decimal) -> Estimate {
 
 /// The mean of a distribution of lengths: costs are linear in them.
 fn mean_length(length: &Length) -> Estimate {
-    let mean = match length {
-        Length::Fixed(tokens) => f64::from(tokens.0),
-        Length::Normal { mean, .. } => *mean,
-        Length::LogNormal { median, p95 } => {
-            // 1.6449 standard deviations above the median lie 95 % of a normal distribution.
-            let sigma = (p95 / median).ln() / 1.644_853_626_951_472_2;
-            median * (sigma * sigma / 2.0).exp()
-        }
-        Length::Histogram(bins) => {
-            let weight: f64 = bins.iter().map(|(_, weight)| weight).sum();
-            bins.iter().map(|(tokens, w)| f64::from(tokens.0) * w).sum::<f64>() / weight
-        }
-    };
-    certain(Decimal::from_f64(mean).unwrap_or_default().round_dp(1))
+    certain(Decimal::from_f64(length.mean()).unwrap_or_default().round_dp(1))
 }
 
 fn preset_workload(

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::cmd::run::Format;
 use crate::fit::answer::{Answer, Estimate, Verdict};
+use crate::fit::basis::Basis;
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
@@ -36,6 +37,17 @@ fn shown<T: Copy>(estimate: Option<Estimate<T>>, number: impl Fn(T) -> f64) -> S
     )
 }
 
+/// On what the speeds rest: one word where it is the same for both.
+fn basis(answer: &Answer) -> String {
+    match (answer.prefill.map(|e| e.basis), answer.decode.map(|e| e.basis)) {
+        (Some(prefill), Some(decode)) if prefill != decode => {
+            format!("prefill {prefill}, decode {decode}")
+        }
+        (_, Some(basis)) | (Some(basis), None) => basis.to_string(),
+        (None, None) => units::ABSENT.to_owned(),
+    }
+}
+
 fn verdict_words(answer: &Answer) -> String {
     match &answer.verdict {
         Verdict::Fits if answer.counts.is_empty() => "fully".to_owned(),
@@ -53,11 +65,11 @@ fn verdict_words(answer: &Answer) -> String {
 }
 
 /// Prints `lines`.
-pub fn print(lines: &[Line], format: Format) -> anyhow::Result<()> {
+pub fn print(lines: &[Line], notes: &[String], format: Format) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match format {
-        Format::Table => Terminal::default().render(&report(lines), &mut out)?,
-        Format::Markdown => Markdown.render(&report(lines), &mut out)?,
+        Format::Table => Terminal::default().render(&report(lines, notes), &mut out)?,
+        Format::Markdown => Markdown.render(&report(lines, notes), &mut out)?,
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(&mut out);
             writer.write_record(COLUMNS)?;
@@ -77,7 +89,7 @@ pub fn print(lines: &[Line], format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(lines: &[Line]) -> Report {
+fn report(lines: &[Line], here: &[String]) -> Report {
     let many = lines.iter().any(|l| l.users > 1);
     let pooled = lines.iter().any(|l| l.answer.pool.is_some());
     let mut columns = vec![
@@ -94,6 +106,7 @@ fn report(lines: &[Line]) -> Report {
         ">prefill tok/s",
         ">TTFT s",
         ">decode tok/s",
+        "basis",
     ];
     if many {
         columns.push(">all users tok/s");
@@ -119,6 +132,7 @@ fn report(lines: &[Line]) -> Report {
             shown(a.prefill, |v| v.0),
             shown(a.ttft, Nanos::seconds),
             shown(a.decode, |v| v.0),
+            basis(a),
         ];
         if many {
             row.push(shown(a.system, |v| v.0));
@@ -137,10 +151,13 @@ fn report(lines: &[Line]) -> Report {
         }
     }
     let mut notes = vec![
-        "speeds are predicted: value [low, high], the interval that holds four of five measurements \
-         of devices the model has not seen (reports/accuracy.md); at a full context"
+        "speeds are value [low, high], the interval that holds four of five measurements, at a full \
+         context; predicted: from what others published, for devices that were not seen \
+         (reports/accuracy.md); calibrated: by this machine's records of other cases; measured: the \
+         very case was run here"
             .to_owned(),
     ];
+    notes.extend_from_slice(here);
     notes.extend(room_note(lines));
     notes.extend(remarks.into_iter().map(str::to_owned));
     Report {
@@ -167,7 +184,7 @@ fn room_note(lines: &[Line]) -> Option<String> {
     (!rooms.is_empty()).then(|| format!("room for models: {}", rooms.join("; ")))
 }
 
-const COLUMNS: [&str; 31] = [
+const COLUMNS: [&str; 33] = [
     "machine",
     "model",
     "quant",
@@ -197,7 +214,9 @@ const COLUMNS: [&str; 31] = [
     "system_tok_s_high",
     "pool_tokens",
     "requests_at_once",
-    "basis",
+    "prefill_basis",
+    "decode_basis",
+    "system_basis",
     "remarks",
 ];
 
@@ -232,7 +251,10 @@ fn cells(line: &Line) -> Vec<String> {
     let pool = a.pool.as_ref();
     row.push(pool.map_or_else(String::new, |p| p.tokens.to_string()));
     row.push(pool.map_or_else(String::new, |p| significant(p.concurrency, 4)));
-    row.push(if a.decode.is_some() { "predicted" } else { "" }.to_owned());
+    let basis = |basis: Option<Basis>| basis.map_or_else(String::new, |b| b.to_string());
+    row.push(basis(a.prefill.map(|e| e.basis)));
+    row.push(basis(a.decode.map(|e| e.basis)));
+    row.push(basis(a.system.map(|e| e.basis)));
     row.push(a.remarks.join("; "));
     row
 }
@@ -245,7 +267,15 @@ fn object(line: &Line) -> serde_json::Map<String, serde_json::Value> {
         .map(|(name, cell)| {
             let is_text = matches!(
                 *name,
-                "machine" | "model" | "quant" | "usable_reason" | "fits" | "basis" | "remarks"
+                "machine"
+                    | "model"
+                    | "quant"
+                    | "usable_reason"
+                    | "fits"
+                    | "prefill_basis"
+                    | "decode_basis"
+                    | "system_basis"
+                    | "remarks"
             );
             let value = match cell.parse::<serde_json::Number>() {
                 Ok(number) if !is_text => serde_json::Value::Number(number),
@@ -285,7 +315,7 @@ mod tests {
         let line = line("rtx-5090", "llama-3.1-70b", "llama.cpp");
         assert!(matches!(line.answer.verdict, Verdict::Partly { .. }), "{:?}", line.answer);
         assert_eq!(cells(&line).len(), COLUMNS.len());
-        assert_eq!(object(&line)["basis"], "predicted");
+        assert_eq!(object(&line)["decode_basis"], "predicted");
     }
 
     #[test]
@@ -304,7 +334,7 @@ mod tests {
         let object = object(&line);
         assert!(object["pool_tokens"].as_u64().unwrap() > 50_000, "{object:?}");
         assert!(object["requests_at_once"].as_f64().unwrap() > 10.0);
-        let report = report(&[line]);
+        let report = report(&[line], &[]);
         let columns = &report.sections[0].table.as_ref().unwrap().columns;
         assert!(columns.iter().any(|c| c.name == "requests at once"));
     }

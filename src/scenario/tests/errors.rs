@@ -363,6 +363,45 @@ fn a_workload_or_price_that_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn requests_of_a_workload_must_have_a_load_that_suits_them() {
+    let of = |points: &str, more: &str| {
+        let text = with_matrix("").replace("[{ prompt_tokens = 512, new_tokens = 64 }]", points);
+        errors(&format!("{text}{more}"))
+    };
+    let lengths = "[workload]\nprompt_tokens = 20\nnew_tokens = 9\n";
+    assert_eq!(
+        of("\"wurkload\"", ""),
+        "s.toml:5: 'points' is a list of points or the word \"workload\", not 'wurkload'; for example \
+         [{ prompt_tokens = 512, new_tokens = 128 }]"
+    );
+    assert_eq!(
+        of("\"workload\"", ""),
+        "s.toml:5: 'points' names the workload, and there is none; add a [workload]"
+    );
+    let error = of("\"workload\"", &format!("batch = [4]\n{lengths}"));
+    assert!(
+        error.starts_with("s.toml:6: a static batch wants requests that are all alike"),
+        "{error}"
+    );
+    let long = format!("concurrency = [4]\n{lengths}context_tokens = 50000\n");
+    let error = of("\"workload\"", &long);
+    assert!(error.starts_with("s.toml:5: a context of 50000 tokens"), "{error}");
+    for (more, words) in [
+        ("concurrency = [4]\nseconds = 9\nrequests = 8\n", "'seconds' and 'requests' exclude"),
+        ("seconds = 9\n", "'seconds' has no use here"),
+        ("rates = [2.0]\nslots = 4\n", "[[matrix]] has no 'requests'"),
+        ("[slo]\nttft_ms = 9\nsearch = true\n", "'search' has nothing to search with"),
+        (
+            "concurrency = [4]\nseconds = 9\n[trials]\nwarm_up = 0\n",
+            "learns the engine's pace from a warm-up",
+        ),
+    ] {
+        let error = errors_of(more);
+        assert!(error.contains(words), "{more}: {error}");
+    }
+}
+
+#[test]
 fn all_errors_are_reported_in_the_order_of_their_lines() {
     let text = "[trials]\nmin = 0\n[[matrix]]\nmodels = [\"qwen3-0.6\"]\nquants = []\n\
                 engines = [\"candel\"]\npoints = [{ prompt_tokens = 1, new_token = 1 }]\n";

@@ -186,13 +186,6 @@ api_usd_per_month = 750.10
     assert_eq!(options["key_env"], "BOX_KEY");
     assert_eq!(options["early_end"], "allowed");
     assert_eq!(options["ready_seconds"], "10");
-    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let (runner, variables) = scenario.runner("box");
-    assert_eq!(runner, "openai");
-    let url = variable("BENCH_OPENAI_URL", "https://box.example/v1");
-    assert_eq!(variables, [variable("BENCH_SERVER", "openai"), url]);
-    assert_eq!(scenario.runner("vllm").1, [variable("BENCH_SERVER", "vllm")]);
-    assert_eq!(scenario.runner("llama.cpp"), ("llama.cpp".to_owned(), Vec::new()));
     assert_eq!(scenario.servers["vllm"].args, ["-x", "-x"]);
     assert_eq!(second.settings["vllm"].options["args"], "[\"-x\",\"-x\"]");
     assert_eq!(second.loads, [Load::Concurrency(1), Load::Concurrency(4), Load::Rate(0.5)]);
@@ -266,7 +259,7 @@ fn an_example_of_every_key_is_accepted_in_its_section() {
             "" => format!("{line}{}", with_matrix("")),
             "[settings]" if key.name == "tensor_split" => continue,
             "[settings]" => with_matrix(&format!("[settings.\"llama.cpp\"]\n{line}")),
-            "[[matrix]]" if matches!(key.name, "slots" | "requests") => {
+            "[[matrix]]" if matches!(key.name, "slots" | "requests" | "seconds") => {
                 with_matrix(&format!("{line}concurrency = [8]\n"))
             }
             "[[matrix]]" if key.name == "rates" => {
@@ -277,6 +270,9 @@ fn an_example_of_every_key_is_accepted_in_its_section() {
             "points" => with_matrix("").replace("new_tokens = 64", "new_tokens = 64, depth = 4096"),
             "lengths" | "estimates" => continue,
             "[servers.NAME]" => with_matrix(&format!("[servers.vllm]\n{line}")),
+            "[slo]" if key.name == "search" => {
+                with_matrix(&format!("concurrency = [8]\n[slo]\nttft_ms = 9\n{line}"))
+            }
             "[slo]" if key.name == "ttft_ms" => with_matrix(&format!("[slo]\n{line}")),
             "[slo]" => with_matrix(&format!("[slo]\nttft_ms = 9\n{line}")),
             "[workload]" if key.name == "preset" => with_matrix(&format!("[workload]\n{line}")),
@@ -298,8 +294,14 @@ fn every_setting_reaches_the_engine() {
     let all: Vec<&'static str> = keys::of("[settings]").map(|key| key.name).collect();
     let all: &'static [&'static str] = Vec::leak(all);
     let mut known = known();
-    let engine =
-        Engine { name: "all", runner: "all", server: false, settings: all, kv_types: &["q8_0"] };
+    let engine = Engine {
+        name: "all",
+        runner: "all",
+        server: false,
+        settings: all,
+        kv_types: &["q8_0"],
+        in_process: None,
+    };
     known.engines = vec![engine];
     let lines = keys::of("[settings]").map(|key| format!("{} = {}\n", key.name, key.example));
     let text = with_matrix(&format!("[settings]\n{}", lines.collect::<String>()))

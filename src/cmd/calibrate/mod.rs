@@ -1,6 +1,8 @@
 //! `bench calibrate`: fits the constants of the speed model to published measurements and says how
 //! wrong it is about devices that it has not seen.
 
+pub mod own;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +34,13 @@ pub struct CalibrateArgs {
     /// constants stay those of the embedded measurements
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
+    /// Calibrate on these results of one machine too, and judge that by those of --against: folders
+    /// that `bench run` made
+    #[arg(long, value_name = "DIR", value_delimiter = ',', requires = "against")]
+    own: Vec<PathBuf>,
+    /// Results of other cases on the same machine, which the calibration does not see
+    #[arg(long, value_name = "DIR", value_delimiter = ',', requires = "own")]
+    against: Vec<PathBuf>,
     /// Write the constants to this file
     #[arg(long, value_name = "FILE")]
     constants: Option<PathBuf>,
@@ -42,6 +51,17 @@ pub struct CalibrateArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
+    let own = if args.own.is_empty() {
+        Vec::new()
+    } else {
+        own::sections(&own::judge(&args.own, &args.against, constants::embedded())?)
+    };
+    if !own.is_empty() && args.report.is_none() && args.constants.is_none() && args.check.is_none()
+    {
+        // The rest takes a while and is in reports/accuracy.md.
+        super::show(&Report { title: String::new(), sections: own }, false)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let shapes = published::models()?;
     let (found, aside) = evidence::gather(&published::all()?, &shapes)?;
     let held_out = calibrate::leave_one_device_out(&found);
@@ -49,7 +69,8 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.constants {
         write(path, &constants::write(&fitted))?;
     }
-    let mut report = accuracy(&found, &held_out, &aside);
+    let mut report = accuracy(&found, &held_out, &aside, &flags(args));
+    report.sections.extend(own);
     if let Some(path) = &args.check {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
@@ -65,11 +86,22 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The flags that the report rests on, as they are typed.
+fn flags(args: &CalibrateArgs) -> String {
+    let joined = |paths: &[PathBuf]| {
+        paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(",")
+    };
+    if args.own.is_empty() {
+        return String::new();
+    }
+    format!(" --own {} --against {}", joined(&args.own), joined(&args.against))
+}
+
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside]) -> Report {
+fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside], flags: &str) -> Report {
     let over = |chosen: &dyn Fn(&Evidence) -> bool| Accuracy::over(found, held_out, chosen);
     let mut all = errors_table("class");
     for class in Class::ALL {
@@ -102,9 +134,10 @@ fn accuracy(found: &[Evidence], held_out: &[HeldOut], aside: &[SetAside]) -> Rep
                      that should hold 80 %. Several streams were measured on one device only, so \
                      their constant was fitted to nothing."
                         .to_owned(),
-                    "Made by `bench calibrate --report reports/accuracy.md`; `cargo test` makes it \
-                     again and fails where it got worse."
-                        .to_owned(),
+                    format!(
+                        "Made by `bench calibrate{flags} --report reports/accuracy.md`; `cargo \
+                         test` makes it again and fails where it got worse."
+                    ),
                 ],
                 table: Some(all),
                 notes: Vec::new(),

@@ -1,112 +1,28 @@
 //! Requests as people and programs make them: when each should start, how long its prompt and its
 //! answer are. The same plan is simulated and sent to engines; it is data before anything runs.
 
+mod length;
+mod presets;
+mod trace;
+
 use anyhow::{Context, bail};
-use rand::{RngExt, SeedableRng};
-use rand_distr::{Distribution, Exp, Gamma, LogNormal, Normal};
+use rand::SeedableRng;
+use rand_distr::{Distribution, Exp, Gamma};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use serde::Deserialize;
+use serde::Serialize;
 
 use crate::units::{Nanos, Tokens};
 
-/// The 95th percentile of the standard normal distribution.
-const Z95: f64 = 1.644_853_626_951_472_2;
+pub use length::Length;
+pub use presets::{PRESETS, Preset};
+pub use trace::read_trace;
 
 /// The most requests of one plan: a limit by time at an absurd rate must end too.
 const MOST: usize = 10_000_000;
 
-/// How long prompts or answers are.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Length {
-    /// Always the same.
-    Fixed(Tokens),
-    /// Normally distributed, cut at one token.
-    Normal {
-        /// Its mean.
-        mean: f64,
-        /// Its standard deviation.
-        deviation: f64,
-    },
-    /// Log-normally distributed: most are short, a few are very long.
-    LogNormal {
-        /// Half are shorter.
-        median: f64,
-        /// One in twenty is longer.
-        p95: f64,
-    },
-    /// Lengths with their weights.
-    Histogram(Vec<(Tokens, f64)>),
-}
-
-impl Length {
-    /// Whether lengths can be drawn from it.
-    pub fn check(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Fixed(tokens) if tokens.0 == 0 => bail!("a length of 0 tokens"),
-            Self::Normal { mean, deviation } if !(*mean >= 1.0 && *deviation >= 0.0) => {
-                bail!("a normal length needs a mean of at least 1 and a deviation of at least 0")
-            }
-            Self::LogNormal { median, p95 } if !(*median >= 1.0 && p95 >= median) => {
-                bail!("a log-normal length needs a median of at least 1 and a p95 not below it")
-            }
-            Self::Histogram(bars) => {
-                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
-                let bad = |(tokens, weight): &(Tokens, f64)| tokens.0 == 0 || *weight < 0.0;
-                if bars.iter().any(bad) || !(sum > 0.0 && sum.is_finite()) {
-                    bail!("a histogram needs lengths above 0 and weights of which one is above 0")
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A length.
-    fn draw(&self, random: &mut Xoshiro256PlusPlus) -> Tokens {
-        let whole = |value: f64| Tokens(value.round().clamp(1.0, f64::from(u32::MAX)) as u32);
-        match self {
-            Self::Fixed(tokens) => *tokens,
-            // The checks above leave nothing that these constructors refuse.
-            Self::Normal { mean, deviation } => Normal::new(*mean, *deviation)
-                .map_or(whole(*mean), |normal| whole(normal.sample(random))),
-            Self::LogNormal { median, p95 } => {
-                let sigma = (p95 / median).ln() / Z95;
-                LogNormal::new(median.ln(), sigma)
-                    .map_or(whole(*median), |normal| whole(normal.sample(random)))
-            }
-            Self::Histogram(bars) => {
-                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
-                let mut left = random.random::<f64>() * sum;
-                for (tokens, weight) in bars {
-                    left -= weight;
-                    if left < 0.0 {
-                        return *tokens;
-                    }
-                }
-                bars.last().map_or(Tokens(1), |(tokens, _)| *tokens)
-            }
-        }
-    }
-
-    /// The expected length.
-    pub fn mean(&self) -> f64 {
-        match self {
-            Self::Fixed(tokens) => f64::from(tokens.0),
-            Self::Normal { mean, .. } => *mean,
-            Self::LogNormal { median, p95 } => {
-                let sigma = (p95 / median).ln() / Z95;
-                median * (sigma * sigma / 2.0).exp()
-            }
-            Self::Histogram(bars) => {
-                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
-                bars.iter().map(|(tokens, weight)| f64::from(tokens.0) * weight).sum::<f64>() / sum
-            }
-        }
-    }
-}
-
 /// How the distances between requests of an open loop are distributed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Arrivals {
     /// All the same.
     Constant,
@@ -152,7 +68,7 @@ pub enum Limit {
 }
 
 /// A request of a trace.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Recorded {
     /// After the trace's start.
     pub start: Nanos,
@@ -179,6 +95,76 @@ pub struct Workload {
     pub limit: Limit,
 }
 
+/// What the requests of a use look like, whoever asks and how often.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mix {
+    /// How long a person's part of a prompt is.
+    pub prompt: Length,
+    /// How long answers are.
+    pub answer: Length,
+    /// Requests of a conversation, each with all before in its prompt.
+    pub turns: u32,
+    /// The pause before a further request of the same user.
+    pub think: Nanos,
+    /// The longest prompt with its answer.
+    pub context: Tokens,
+    /// Requests as they were recorded, in place of the lengths above.
+    pub trace: Vec<Recorded>,
+}
+
+impl Mix {
+    /// Single requests that are all alike.
+    pub fn fixed(prompt: Tokens, answer: Tokens) -> Self {
+        Self {
+            prompt: Length::Fixed(prompt),
+            answer: Length::Fixed(answer),
+            turns: 1,
+            think: Nanos(0),
+            context: Tokens(prompt.0.saturating_add(answer.0)),
+            trace: Vec::new(),
+        }
+    }
+
+    /// The mean prompt, of a conversation the mean over its turns, and the mean answer; before the
+    /// cut at the context.
+    pub fn mean(&self) -> (Tokens, Tokens) {
+        let whole = |mean: f64| Tokens(mean.round().clamp(1.0, f64::from(self.context.0)) as u32);
+        if !self.trace.is_empty() {
+            let count = self.trace.len() as f64;
+            let mean = |of: fn(&Recorded) -> Tokens| {
+                whole(self.trace.iter().map(|row| f64::from(of(row).0)).sum::<f64>() / count)
+            };
+            return (mean(|row| row.prompt_tokens), mean(|row| row.new_tokens));
+        }
+        let (own, answer) = (self.prompt.mean(), self.answer.mean());
+        let before = f64::from(self.turns - 1) / 2.0 * (own + answer);
+        (whole(own + before), whole(answer))
+    }
+
+    /// Its requests as `source` asks them until `limit`.
+    pub fn asked(&self, source: Source, limit: Limit) -> Workload {
+        let Self { prompt, answer, turns, context, .. } = self.clone();
+        Workload { source, prompt, answer, turns, context, limit }
+    }
+
+    /// In words, for a row: `prompts 80 (p95 800), answers 250 (p95 900), 4 turns, think 30 s`.
+    pub fn words(&self) -> String {
+        let mut words = if self.trace.is_empty() {
+            format!("prompts {}, answers {}", self.prompt, self.answer)
+        } else {
+            format!("trace of {} requests", self.trace.len())
+        };
+        if self.turns > 1 {
+            words.push_str(&format!(", {} turns", self.turns));
+        }
+        if self.think.0 > 0 {
+            words.push_str(&format!(", think {}", self.think));
+        }
+        words.push_str(&format!(", context {}", self.context.0));
+        words
+    }
+}
+
 /// A request to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Planned {
@@ -196,82 +182,6 @@ pub struct Planned {
     pub repeated_tokens: Tokens,
     /// Its answer.
     pub new_tokens: Tokens,
-}
-
-/// A named shape of requests. The numbers are assumptions, stated so that they can be argued with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Preset {
-    /// As flags and scenarios spell it.
-    pub name: &'static str,
-    /// What it stands for and why these numbers.
-    pub basis: &'static str,
-    prompt: (f64, f64),
-    answer: (f64, f64),
-    /// Requests of a conversation or chain.
-    pub turns: u32,
-    /// The pause before a further one.
-    pub think: Nanos,
-}
-
-/// Shapes of requests.
-pub const PRESETS: [Preset; 4] = [
-    Preset {
-        name: "chat",
-        basis: "assumed: people write 80 tokens (one in twenty 800), read an answer of 250 for \
-                half a minute and ask on, four times",
-        prompt: (80.0, 800.0),
-        answer: (250.0, 900.0),
-        turns: 4,
-        think: Nanos(30_000_000_000),
-    },
-    Preset {
-        name: "rag",
-        basis: "assumed: a question with five passages of 600 tokens, one answer of 200",
-        prompt: (3000.0, 6000.0),
-        answer: (200.0, 500.0),
-        turns: 1,
-        think: Nanos(0),
-    },
-    Preset {
-        name: "coding-agent",
-        basis: "assumed: a chain of twenty calls half a second apart, each adding 700 tokens of \
-                tool output and generating 120",
-        prompt: (700.0, 5000.0),
-        answer: (120.0, 800.0),
-        turns: 20,
-        think: Nanos(500_000_000),
-    },
-    Preset {
-        name: "batch-summary",
-        basis: "assumed: documents of 4,000 tokens (one in twenty 16,000), summaries of 300",
-        prompt: (4000.0, 16_000.0),
-        answer: (300.0, 600.0),
-        turns: 1,
-        think: Nanos(0),
-    },
-];
-
-impl Preset {
-    /// The preset of that name, or an error with the nearest and all known.
-    pub fn find(name: &str) -> anyhow::Result<Self> {
-        let known = PRESETS.iter().find(|preset| preset.name == name).copied();
-        known.with_context(|| {
-            let names = PRESETS.map(|preset| preset.name);
-            let like = |known: &&str| (strsim::jaro_winkler(known, name) * 1e6) as u32;
-            let near = names.into_iter().max_by_key(|known| like(known)).unwrap_or_default();
-            format!("unknown workload '{name}'; did you mean '{near}'? Known: {}", names.join(", "))
-        })
-    }
-
-    /// The lengths of prompts.
-    pub fn prompt(&self) -> Length {
-        Length::LogNormal { median: self.prompt.0, p95: self.prompt.1 }
-    }
-
-    /// The lengths of answers.
-    pub fn answer(&self) -> Length {
-        Length::LogNormal { median: self.answer.0, p95: self.answer.1 }
-    }
 }
 
 impl Workload {
@@ -462,63 +372,6 @@ struct Conversation {
     last: u32,
 }
 
-/// A line of a Mooncake trace: <https://github.com/kvcache-ai/Mooncake>, times in milliseconds.
-#[derive(Deserialize)]
-struct MooncakeLine {
-    timestamp: f64,
-    input_length: u32,
-    output_length: u32,
-}
-
-/// A row of a CSV trace.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CsvLine {
-    arrival_s: f64,
-    prompt_tokens: u32,
-    new_tokens: u32,
-}
-
-/// Reads a trace: Mooncake's JSON lines, or CSV with `arrival_s,prompt_tokens,new_tokens`. Errors
-/// name the line.
-pub fn read_trace(text: &str) -> anyhow::Result<Vec<Recorded>> {
-    let mut rows = Vec::new();
-    if text.trim_start().starts_with('{') {
-        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let row: MooncakeLine = serde_json::from_str(line)
-                .with_context(|| format!("line {}: no line of a Mooncake trace", i + 1))?;
-            let seconds = row.timestamp / 1e3;
-            rows.push(recorded(i + 1, seconds, row.input_length, row.output_length)?);
-        }
-    } else {
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-        for row in reader.deserialize() {
-            let row: CsvLine = row.context("no trace of arrival_s,prompt_tokens,new_tokens")?;
-            let line = rows.len() + 2;
-            rows.push(recorded(line, row.arrival_s, row.prompt_tokens, row.new_tokens)?);
-        }
-    }
-    if rows.is_empty() {
-        bail!("the trace has no request");
-    }
-    Ok(rows)
-}
-
-fn recorded(line: usize, seconds: f64, prompt: u32, answer: u32) -> anyhow::Result<Recorded> {
-    if !(0.0..=1e9).contains(&seconds) {
-        bail!("line {line}: a time of {seconds} s; times are at least 0");
-    }
-    if prompt == 0 || answer == 0 {
-        bail!("line {line}: {prompt} prompt tokens and {answer} new tokens; both must be above 0");
-    }
-    Ok(Recorded {
-        start: Nanos::from_seconds(seconds),
-        prompt_tokens: Tokens(prompt),
-        new_tokens: Tokens(answer),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -563,22 +416,6 @@ mod tests {
     }
 
     #[test]
-    fn lengths_have_the_quantiles_that_they_were_given() {
-        let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-        let length = Length::LogNormal { median: 800.0, p95: 4000.0 };
-        let mut drawn: Vec<u32> = (0..40_000).map(|_| length.draw(&mut random).0).collect();
-        drawn.sort_unstable();
-        assert!((f64::from(drawn[20_000]) / 800.0 - 1.0).abs() < 0.03, "{}", drawn[20_000]);
-        assert!((f64::from(drawn[38_000]) / 4000.0 - 1.0).abs() < 0.05, "{}", drawn[38_000]);
-        let mean = drawn.iter().map(|&n| f64::from(n)).sum::<f64>() / 40_000.0;
-        assert!((mean / length.mean() - 1.0).abs() < 0.03, "{mean} {}", length.mean());
-        let bars = Length::Histogram(vec![(Tokens(10), 3.0), (Tokens(90), 1.0)]);
-        let long = (0..40_000).filter(|_| bars.draw(&mut random).0 == 90).count();
-        assert!((long as f64 / 10_000.0 - 1.0).abs() < 0.05, "{long}");
-        assert_eq!(bars.mean(), 30.0);
-    }
-
-    #[test]
     fn a_user_of_a_closed_loop_is_a_chain() {
         let source = Source::ClosedLoop { users: 3, think: Nanos(5) };
         let plan = workload(source, Limit::Requests(8)).plan(1).unwrap();
@@ -615,6 +452,27 @@ mod tests {
     }
 
     #[test]
+    fn a_mix_tells_its_means_and_itself_in_words() {
+        let mix = Mix {
+            turns: 3,
+            think: Nanos(2_000_000_000),
+            context: Tokens(1000),
+            ..Mix::fixed(Tokens(100), Tokens(50))
+        };
+        // Prompts of 100, 250 and 400 tokens.
+        assert_eq!(mix.mean(), (Tokens(250), Tokens(50)));
+        let words = "prompts 100, answers 50, 3 turns, think 2.00 s, context 1000";
+        assert_eq!(mix.words(), words);
+        let recorded = |prompt, new| Recorded {
+            start: Nanos(0),
+            prompt_tokens: Tokens(prompt),
+            new_tokens: Tokens(new),
+        };
+        let trace = Mix { trace: vec![recorded(10, 2), recorded(30, 4)], ..mix };
+        assert_eq!(trace.mean(), (Tokens(20), Tokens(3)));
+    }
+
+    #[test]
     fn a_limit_by_time_is_the_latest_start() {
         let limit = Limit::Time(Nanos(2_000_000_000));
         let source =
@@ -625,33 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_a_trace_say_the_same() {
-        let csv = "arrival_s,prompt_tokens,new_tokens\n5.5,100,20\n 6.0, 7, 8\n";
-        let jsonl = "{\"timestamp\": 5500, \"input_length\": 100, \"output_length\": 20, \
-                     \"hash_ids\": [1]}\n{\"timestamp\": 6000, \"input_length\": 7, \
-                     \"output_length\": 8, \"hash_ids\": []}\n";
-        let rows = read_trace(csv).unwrap();
-        assert_eq!(rows, read_trace(jsonl).unwrap());
-        let plan = workload(Source::Trace(rows), Limit::Requests(10)).plan(1).unwrap();
-        assert_eq!((plan[0].start, plan[1].start), (Nanos(0), Nanos(500_000_000)));
-    }
-
-    #[test]
-    fn a_bad_line_of_a_trace_is_named() {
-        let error = |text: &str| format!("{:#}", read_trace(text).unwrap_err());
-        let head = "arrival_s,prompt_tokens,new_tokens\n";
-        assert!(error(&format!("{head}1,2,3\n-1,2,3\n")).contains("line 3"));
-        assert!(error(&format!("{head}1,0,3\n")).contains("line 2"));
-        assert!(error(&format!("{head}1,x,3\n")).contains("line: 2"));
-        assert!(error("{\"timestamp\": 1}\n").contains("line 1"));
-        assert!(error("").contains("no request"));
-    }
-
-    #[test]
     fn the_same_seed_gives_the_same_plan() {
         assert_eq!(open(Arrivals::Poisson, 100), open(Arrivals::Poisson, 100));
-        let preset = Preset::find("chat").unwrap();
-        assert!(preset.prompt().check().is_ok() && preset.answer().check().is_ok());
-        assert!(Preset::find("chatt").unwrap_err().to_string().contains("'chat'"));
     }
 }
