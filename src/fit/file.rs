@@ -33,12 +33,24 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     ensure!(layers <= MOST_LAYERS, "the file says that it has {layers} layers; no model has");
     let name = header.get("general.name").and_then(|v| v.as_str()).unwrap_or("file").to_owned();
     let context_max = number("context_length").unwrap_or(LARGEST);
-    let alike = |s: &&ModelSpec| s.arch == arch && s.layers == layers && s.hidden == hidden;
-    if let Some(known) = models::all().iter().filter(alike).find(|s| s.heads == heads) {
+    let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+    let experts = number("expert_count").unwrap_or(0);
+    // Llama 2 7B and Llama 3.1 8B differ in their key heads alone.
+    let alike = |s: &&ModelSpec| {
+        s.arch == arch
+            && (s.layers, s.hidden, s.heads) == (layers, hidden, heads)
+            && (s.mla.is_some() || s.kv_heads_of(0) == kv_heads || s.is_linear(0))
+            && s.experts.as_ref().map_or(0, |e| e.total) == experts
+    };
+    let vocab = header.vocab().and_then(|v| u32::try_from(v).ok()).filter(|v| *v <= LARGEST);
+    let known = || models::all().iter().filter(alike);
+    let same_words = known().find(|s| Some(s.vocab) == vocab);
+    if let Some(known) = same_words.or_else(|| known().next()) {
         let mut spec = known.clone();
         spec.id = name.clone();
         spec.name = name;
         spec.context_max = context_max;
+        spec.vocab = vocab.unwrap_or(spec.vocab);
         return Ok(spec);
     }
     if !matches!(
@@ -49,16 +61,16 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     }
     let base = models::all().iter().find(|s| s.arch == arch);
     let mut spec = base.context("no catalogued model of this architecture")?.clone();
-    let vocab = header.vocab().context("the file has no vocabulary")?;
+    let vocab = vocab.context("the file has no vocabulary")?;
     spec.id = name.clone();
     spec.name = name;
     spec.layers = layers;
     spec.hidden = hidden;
     spec.heads = heads;
-    spec.kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+    spec.kv_heads = kv_heads;
     spec.head_dim = number("attention.key_length").unwrap_or(hidden / heads);
     spec.ffn = number("feed_forward_length").ok();
-    spec.vocab = u32::try_from(vocab).context("the vocabulary is too large")?;
+    spec.vocab = vocab;
     spec.context_max = context_max;
     spec.sliding = None;
     if let (Some(experts), Ok(total)) = (spec.experts.as_mut(), number("expert_count")) {

@@ -236,7 +236,7 @@ impl<'a> Blueprint<'a> {
             .map(|((shape, part), kind)| Piece::new(*part, &shape.dims, *kind))
             .collect();
         let inside =
-            |p: &&(&Piece, &TensorType)| matches!(p.0.part, Part::Layer(_) | Part::Experts(_));
+            |p: &(&Piece, &TensorType)| matches!(p.0.part, Part::Layer(_) | Part::Experts(_));
         let layers = pieces.iter().zip(&kinds);
         let packing = Packing::of_most(layers.filter(inside).map(|(p, kind)| (*kind, p.elements)));
         Ok(Packed::of_pieces(self.spec, &pieces, packing))
