@@ -43,9 +43,18 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
             && s.experts.as_ref().map_or(0, |e| e.total) == experts
     };
     let vocab = header.vocab().and_then(|v| u32::try_from(v).ok()).filter(|v| *v <= LARGEST);
-    let known = || models::all().iter().filter(alike);
-    let same_words = known().find(|s| Some(s.vocab) == vocab);
-    if let Some(known) = same_words.or_else(|| known().next()) {
+    let window = number("attention.sliding_window").ok();
+    // Of several alike, the one that agrees in most of the rest.
+    let agrees = |s: &&ModelSpec| {
+        let same = [
+            Some(s.vocab) == vocab,
+            s.sliding.as_ref().map(|s| s.window) == window || s.arch == Arch::Llama4,
+            s.context_max == context_max,
+        ];
+        same.into_iter().filter(|same| *same).count()
+    };
+    // The last of equals is taken: the catalogue's order, turned round.
+    if let Some(known) = models::all().iter().rev().filter(alike).max_by_key(agrees) {
         let mut spec = known.clone();
         spec.id = name.clone();
         spec.name = name;
