@@ -414,7 +414,7 @@ mod tests {
     use super::*;
 
     /// Columns that nothing here can give: what was asked, and what was observed.
-    const STATED: [&str; 55] = [
+    const STATED: [&str; 57] = [
         "case_id",
         "scenario",
         "engine",

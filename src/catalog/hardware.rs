@@ -26,6 +26,19 @@ pub fn find<'a>(word: &str, own: &'a [Device]) -> anyhow::Result<&'a Device> {
     if let Some(device) = known().find(said) {
         return Ok(device);
     }
+    // `rtx-3060` where the catalogue has it with one memory alone.
+    let prefix = format!("{}-", word.to_lowercase());
+    let longer: Vec<&Device> =
+        known().filter(|d| d.id.to_lowercase().starts_with(&prefix)).collect();
+    let size = |d: &Device| {
+        let gb = d.id[prefix.len()..].strip_suffix("gb");
+        gb.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    if let [device] = longer.as_slice()
+        && size(device)
+    {
+        return Ok(device);
+    }
     let near = nearest(word, known().map(|d| d.id.as_str()));
     match near.as_slice() {
         [] => bail!("unknown device '{word}'; `bench devices` lists what is known"),
@@ -292,6 +305,13 @@ mod tests {
     fn an_unknown_device_gets_the_nearest_names() {
         let error = find("rtx-5099", &[]).unwrap_err().to_string();
         assert!(error.contains("unknown device 'rtx-5099'; did you mean 'rtx-50"), "{error}");
+    }
+
+    #[test]
+    fn a_size_may_be_left_out_where_there_is_one() {
+        assert_eq!(find("RTX-3060", &[]).unwrap().id, "rtx-3060-12gb");
+        // Here are three with two memories.
+        assert!(find("a100", &[]).unwrap_err().to_string().contains("'a100-40gb'"));
     }
 
     #[test]

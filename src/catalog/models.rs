@@ -20,12 +20,18 @@ pub fn all() -> &'static [ModelSpec] {
 
 /// The model with this id or name, in any case; the error suggests the nearest ids.
 pub fn find(word: &str) -> anyhow::Result<&'static ModelSpec> {
-    if let Some(spec) =
-        all().iter().find(|s| s.id.eq_ignore_ascii_case(word) || s.name.eq_ignore_ascii_case(word))
-    {
+    find_with(word, &[])
+}
+
+/// The same among `own` models too, which come first.
+pub fn find_with<'a>(word: &str, own: &'a [ModelSpec]) -> anyhow::Result<&'a ModelSpec> {
+    let known = || own.iter().chain(all());
+    let said =
+        |s: &&ModelSpec| s.id.eq_ignore_ascii_case(word) || s.name.eq_ignore_ascii_case(word);
+    if let Some(spec) = known().find(said) {
         return Ok(spec);
     }
-    let near = nearest(word, all().iter().map(|s| s.id.as_str()));
+    let near = nearest(word, known().map(|s| s.id.as_str()));
     match near.as_slice() {
         [] => bail!("unknown model '{word}'; `bench models` lists what is known"),
         near => bail!("unknown model '{word}'; did you mean '{}'?", near.join("' or '")),

@@ -1,18 +1,33 @@
-//! A user's own devices and prices, from a TOML file.
+//! A user's own devices, models and prices, from a TOML file.
 
+use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, ensure};
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::hardware::{self, Device, Family, Kind, Price};
+use super::models::{self, Arch, Experts, ModelSpec, RopeFactors, Sliding};
+use super::nearest;
 use crate::units::{Bytes, GbPerSecond, Tflops, Watts};
+
+/// What a file of one's own adds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    /// Devices: new ones, and the catalogue's at other prices.
+    pub devices: Vec<Device>,
+    /// Models.
+    pub models: Vec<ModelSpec>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    device: Vec<OwnDevice>,
+    device: Vec<Spanned<OwnDevice>>,
+    #[serde(default)]
+    model: Vec<Spanned<OwnModel>>,
     #[serde(default)]
     price: Vec<OwnPrice>,
 }
@@ -20,82 +35,323 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnDevice {
-    id: String,
+    id: Spanned<String>,
     name: Option<String>,
     kind: Kind,
     family: Family,
-    memory_gib: f64,
-    bandwidth_gb_s: f64,
-    fp16_tflops: Option<f64>,
-    power_w: Option<f64>,
-    idle_w: Option<f64>,
-    price_usd: Option<f64>,
+    memory_gib: Spanned<f64>,
+    bandwidth_gb_s: Spanned<f64>,
+    fp16_tflops: Option<Spanned<f64>>,
+    power_w: Option<Spanned<f64>>,
+    idle_w: Option<Spanned<f64>>,
+    price_usd: Option<Spanned<f64>>,
+}
+
+/// A shape, as a whole or as the difference from a catalogued one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnModel {
+    id: Spanned<String>,
+    name: Option<String>,
+    /// A catalogued model whose shape this one has, but for the keys that are given.
+    like: Option<Spanned<String>>,
+    architecture: Option<Spanned<Arch>>,
+    layers: Option<Spanned<u32>>,
+    hidden: Option<Spanned<u32>>,
+    ffn: Option<Spanned<u32>>,
+    heads: Option<Spanned<u32>>,
+    kv_heads: Option<Spanned<u32>>,
+    head_dim: Option<Spanned<u32>>,
+    vocab: Option<Spanned<u32>>,
+    context: Option<Spanned<u32>>,
+    tied: Option<bool>,
+    experts: Option<Spanned<u32>>,
+    experts_active: Option<Spanned<u32>>,
+    expert_ffn: Option<Spanned<u32>>,
+    experts_shared: Option<u32>,
+    window: Option<Spanned<u32>>,
+    full_every: Option<Spanned<u32>>,
 }
 
 /// A price that replaces the catalogue's.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnPrice {
-    device: String,
-    usd: f64,
+    device: Spanned<String>,
+    usd: Spanned<f64>,
 }
 
-/// The devices in `text`, the content of the file `path`: new ones, and the catalogue's at other
-/// prices.
-pub fn read(path: &Path, text: &str) -> anyhow::Result<Vec<Device>> {
-    let place = path.display();
-    let file: File = toml::from_str(text).with_context(|| place.to_string())?;
-    let source = place.to_string();
-    let price = |usd: f64| Price {
-        usd: format!("{usd}"),
-        as_of: "stated by you".to_owned(),
-        source: source.clone(),
-    };
-    let positive = |what: &str, id: &str, value: f64| {
-        if value > 0.0 && value.is_finite() {
-            Ok(value)
-        } else {
-            bail!("{place}: {what} of '{id}' is {value}; it must be above 0")
+/// Architectures whose shape a few numbers describe.
+const PLAIN: [Arch; 6] =
+    [Arch::Llama, Arch::Mistral3, Arch::Qwen2, Arch::Qwen3, Arch::Qwen3Moe, Arch::Phi3];
+
+/// Reads `text`, the content of the file `path`.
+pub fn read(path: &Path, text: &str) -> anyhow::Result<Own> {
+    let place = Place { path, text };
+    let file: File = toml::from_str(text).map_err(|error| place.syntax(&error))?;
+    let mut own = Own::default();
+    for given in file.device {
+        let device = place.device(given.into_inner())?;
+        own.devices.push(device);
+    }
+    for given in file.model {
+        let at = given.span();
+        let model = place.model(given.into_inner(), at)?;
+        own.models.push(model);
+    }
+    for stated in file.price {
+        let usd = place.positive("usd", &stated.usd)?;
+        let known = hardware::find(stated.device.get_ref(), &own.devices)
+            .map_err(|error| place.at(stated.device.span(), &error.to_string()))?;
+        let mut device = known.clone();
+        device.street_price = Some(place.price(usd));
+        own.devices.retain(|d| d.id != device.id);
+        own.devices.push(device);
+    }
+    Ok(own)
+}
+
+/// A file, to say where in it something is wrong.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Place<'_> {
+    /// `file:line: what is wrong`.
+    fn at(&self, span: Range<usize>, what: &str) -> anyhow::Error {
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        anyhow!("{}:{line}: {what}", self.path.display())
+    }
+
+    /// The parser's own error, with the nearest key or word.
+    fn syntax(&self, error: &toml::de::Error) -> anyhow::Error {
+        let message = error.message().trim_end_matches('.').to_owned();
+        // serde: unknown field `x`, expected one of `a`, `b`; the words stand in backticks.
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let hint = match (message.starts_with("unknown "), quoted.next()) {
+            (true, Some(word)) => nearest(word, quoted).first().map(|near| {
+                let kind = message.split(' ').nth(1).unwrap_or_default();
+                let kind = if kind == "field" { "key" } else { "word" };
+                format!("unknown {kind} '{word}'; did you mean '{near}'?")
+            }),
+            _ => None,
+        };
+        let text = hint.unwrap_or_else(|| message.replace('`', "'"));
+        self.at(error.span().unwrap_or(0..0), &text)
+    }
+
+    fn positive(&self, key: &str, value: &Spanned<f64>) -> anyhow::Result<f64> {
+        let number = *value.get_ref();
+        if number > 0.0 && number.is_finite() {
+            return Ok(number);
         }
-    };
-    let mut devices = Vec::new();
-    for own in file.device {
-        devices.push(Device {
-            name: own.name.unwrap_or_else(|| own.id.clone()),
+        Err(self.at(value.span(), &format!("{key} is {number}; it must be above 0")))
+    }
+
+    fn whole(&self, key: &str, value: &Spanned<u32>) -> anyhow::Result<u32> {
+        let number = *value.get_ref();
+        // No layer, width or vocabulary reaches it; products of them must not overflow.
+        if (1..=100_000_000).contains(&number) {
+            return Ok(number);
+        }
+        Err(self
+            .at(value.span(), &format!("{key} is {number}; it must be above 0 and of this world")))
+    }
+
+    fn price(&self, usd: f64) -> Price {
+        Price {
+            usd: format!("{usd}"),
+            as_of: "stated by you".to_owned(),
+            source: self.path.display().to_string(),
+        }
+    }
+
+    fn device(&self, own: OwnDevice) -> anyhow::Result<Device> {
+        let optional = |key: &str, value: &Option<Spanned<f64>>| {
+            value.as_ref().map(|v| self.positive(key, v)).transpose()
+        };
+        let id = self.id(&own.id)?;
+        Ok(Device {
+            name: own.name.clone().unwrap_or_else(|| id.clone()),
             vendor: String::new(),
             kind: own.kind,
             family: own.family,
-            memory: Some(Bytes::from_gib(positive("memory_gib", &own.id, own.memory_gib)?)),
+            memory: Some(Bytes::from_gib(self.positive("memory_gib", &own.memory_gib)?)),
             memory_label_gb: None,
-            bandwidth: Some(GbPerSecond(positive("bandwidth_gb_s", &own.id, own.bandwidth_gb_s)?)),
-            fp16: own.fp16_tflops.map(Tflops),
+            bandwidth: Some(GbPerSecond(self.positive("bandwidth_gb_s", &own.bandwidth_gb_s)?)),
+            fp16: optional("fp16_tflops", &own.fp16_tflops)?.map(Tflops),
             gpu_cores: None,
-            power: own.power_w.map(Watts),
-            idle_power: own.idle_w.map(Watts),
+            power: optional("power_w", &own.power_w)?.map(Watts),
+            idle_power: optional("idle_w", &own.idle_w)?.map(Watts),
             list_price: None,
-            street_price: own.price_usd.map(price),
-            source: source.clone(),
+            street_price: optional("price_usd", &own.price_usd)?.map(|usd| self.price(usd)),
+            source: self.path.display().to_string(),
             notes: String::new(),
-            id: own.id,
+            id,
+        })
+    }
+
+    /// A name that flags can take.
+    fn id(&self, id: &Spanned<String>) -> anyhow::Result<String> {
+        let text = id.get_ref();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            return Ok(text.clone());
+        }
+        Err(self.at(id.span(), &format!("id '{text}'; use letters, digits, '-', '_' and '.'")))
+    }
+
+    fn model(&self, own: OwnModel, at: Range<usize>) -> anyhow::Result<ModelSpec> {
+        let id = self.id(&own.id)?;
+        let mut spec = match (&own.like, &own.architecture) {
+            (Some(like), None) => models::find(like.get_ref())
+                .map_err(|error| self.at(like.span(), &error.to_string()))?
+                .clone(),
+            (None, Some(arch)) => self.plain(&own, *arch.get_ref(), arch.span(), at.clone())?,
+            _ => {
+                let what = format!("model '{id}' needs one of 'like' and 'architecture'");
+                return Err(self.at(at, &what));
+            }
+        };
+        spec.name = own.name.clone().unwrap_or_else(|| id.clone());
+        spec.id = id;
+        let set = |target: &mut u32, key: &str, value: &Option<Spanned<u32>>| {
+            if let Some(value) = value {
+                *target = self.whole(key, value)?;
+            }
+            anyhow::Ok(())
+        };
+        set(&mut spec.layers, "layers", &own.layers)?;
+        set(&mut spec.hidden, "hidden", &own.hidden)?;
+        set(&mut spec.heads, "heads", &own.heads)?;
+        set(&mut spec.kv_heads, "kv_heads", &own.kv_heads)?;
+        set(&mut spec.head_dim, "head_dim", &own.head_dim)?;
+        set(&mut spec.vocab, "vocab", &own.vocab)?;
+        set(&mut spec.context_max, "context", &own.context)?;
+        if let Some(ffn) = &own.ffn {
+            spec.ffn = Some(self.whole("ffn", ffn)?);
+        }
+        spec.tied = own.tied.unwrap_or(spec.tied);
+        self.experts(&own, &mut spec, at.clone())?;
+        if let Some(window) = &own.window {
+            let full_every = match &own.full_every {
+                Some(every) => Some(self.whole("full_every", every)?),
+                None => spec.sliding.as_ref().and_then(|s| s.full_every),
+            };
+            spec.sliding = Some(Sliding { window: self.whole("window", window)?, full_every });
+        }
+        if spec.layers > 4096 {
+            return Err(self.at(at, &format!("{} layers; no model has as many", spec.layers)));
+        }
+        if !spec.heads.is_multiple_of(spec.kv_heads) {
+            let what = format!("{} heads cannot share {} kv_heads", spec.heads, spec.kv_heads);
+            return Err(self.at(at, &what));
+        }
+        // What was counted or read of the model that this one is like holds for that one.
+        spec.params_total = None;
+        spec.params_active = None;
+        spec.params_basis = String::new();
+        spec.source = self.path.display().to_string();
+        spec.detail_source = "stated by you".to_owned();
+        spec.notes = String::new();
+        Ok(spec)
+    }
+
+    /// A plain decoder of `arch` with nothing but what is given.
+    fn plain(
+        &self,
+        own: &OwnModel,
+        arch: Arch,
+        span: Range<usize>,
+        at: Range<usize>,
+    ) -> anyhow::Result<ModelSpec> {
+        if !PLAIN.contains(&arch) {
+            let what = format!(
+                "a model of architecture '{}' has more parts than these keys can say; name one that \
+                 it is like: like = \"…\"",
+                arch.name()
+            );
+            return Err(self.at(span, &what));
+        }
+        let need = |key: &str, value: &Option<Spanned<u32>>| match value {
+            Some(value) => self.whole(key, value),
+            None => Err(self.at(at.clone(), &format!("key '{key}' is missing"))),
+        };
+        let base = models::all().iter().find(|s| s.arch == arch);
+        let mut spec = base.ok_or_else(|| self.at(span, "no model of this architecture"))?.clone();
+        spec.layers = need("layers", &own.layers)?;
+        spec.hidden = need("hidden", &own.hidden)?;
+        spec.heads = need("heads", &own.heads)?;
+        spec.vocab = need("vocab", &own.vocab)?;
+        spec.context_max = need("context", &own.context)?;
+        spec.kv_heads = spec.heads;
+        spec.head_dim = (spec.hidden / spec.heads).max(1);
+        spec.tied = false;
+        spec.experts = None;
+        spec.sliding = None;
+        spec.rope.factors = RopeFactors::None;
+        spec.ffn = None;
+        if own.ffn.is_none() && own.experts.is_none() {
+            return Err(self.at(at, "key 'ffn' is missing"));
+        }
+        Ok(spec)
+    }
+
+    fn experts(
+        &self,
+        own: &OwnModel,
+        spec: &mut ModelSpec,
+        at: Range<usize>,
+    ) -> anyhow::Result<()> {
+        let given = [&own.experts, &own.experts_active, &own.expert_ffn];
+        if given.iter().all(|g| g.is_none()) {
+            return Ok(());
+        }
+        let mut experts = spec.experts.clone().unwrap_or(Experts {
+            total: 0,
+            active: 0,
+            ffn: 0,
+            shared: 0,
+            dense_lead: 0,
+            every: 1,
+            scale: None,
+            groups: None,
         });
+        if spec.experts.is_none() && given.iter().any(|g| g.is_none()) {
+            let what = "keys 'experts', 'experts_active' and 'expert_ffn' must stand together";
+            return Err(self.at(at, what));
+        }
+        let targets = [&mut experts.total, &mut experts.active, &mut experts.ffn];
+        for ((target, key), value) in
+            targets.into_iter().zip(["experts", "experts_active", "expert_ffn"]).zip(given)
+        {
+            if let Some(value) = value {
+                *target = self.whole(key, value)?;
+            }
+        }
+        experts.shared = own.experts_shared.unwrap_or(experts.shared);
+        let fine = (|| {
+            ensure!(experts.active <= experts.total, "more experts_active than experts");
+            Ok(())
+        })();
+        fine.map_err(|error: anyhow::Error| self.at(at, &error.to_string()))?;
+        spec.experts = Some(experts);
+        Ok(())
     }
-    for stated in file.price {
-        let usd = positive("the price", &stated.device, stated.usd)?;
-        let known = hardware::find(&stated.device, &devices).with_context(|| place.to_string())?;
-        let mut device = known.clone();
-        device.street_price = Some(price(usd));
-        devices.retain(|d| d.id != device.id);
-        devices.push(device);
-    }
-    Ok(devices)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> anyhow::Result<Vec<Device>> {
+    fn parse(text: &str) -> anyhow::Result<Own> {
         read(Path::new("own.toml"), text)
+    }
+
+    fn error(text: &str) -> String {
+        format!("{:#}", parse(text).unwrap_err())
     }
 
     #[test]
@@ -104,7 +360,8 @@ mod tests {
             "[[device]]\nid = \"my-card\"\nkind = \"gpu\"\nfamily = \"nvidia-ada\"\n\
              memory_gib = 20\nbandwidth_gb_s = 600\n[[price]]\ndevice = \"rtx-5090\"\nusd = 3200\n",
         )
-        .unwrap();
+        .unwrap()
+        .devices;
         assert_eq!(devices.len(), 2);
         assert_eq!(
             hardware::find("my-card", &devices).unwrap().memory,
@@ -116,10 +373,77 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_or_a_wrong_number_names_the_file() {
-        let error = |text: &str| format!("{:#}", parse(text).unwrap_err());
-        assert!(error("[[device]]\nid = \"x\"\ncolour = 1\n").contains("own.toml"));
-        assert!(error("[[price]]\ndevice = \"rtx-5099\"\nusd = 1\n").contains("did you mean"));
-        assert!(error("[[price]]\ndevice = \"rtx-5090\"\nusd = -1\n").contains("above 0"));
+    fn a_model_is_a_shape_or_the_difference_from_one() {
+        let own = parse(
+            "[[model]]\nid = \"mine\"\nlike = \"qwen3-8b\"\nlayers = 40\ncontext = 131072\n\
+             [[model]]\nid = \"new\"\narchitecture = \"llama\"\nlayers = 10\nhidden = 512\n\
+             ffn = 2048\nheads = 8\nkv_heads = 2\nvocab = 32000\ncontext = 4096\n\
+             [[model]]\nid = \"moe\"\narchitecture = \"qwen3moe\"\nlayers = 10\nhidden = 512\n\
+             heads = 8\nvocab = 32000\ncontext = 4096\nexperts = 16\nexperts_active = 2\n\
+             expert_ffn = 256\n",
+        )
+        .unwrap();
+        let [mine, new, moe] = own.models.as_slice() else { panic!("{own:?}") };
+        assert_eq!((mine.layers, mine.hidden, mine.context_max), (40, 4096, 131_072));
+        assert_eq!((new.head_dim, new.kv_heads, new.tied), (64, 2, false));
+        assert_eq!(moe.experts.as_ref().unwrap().total, 16);
+        assert_eq!(mine.params_total, None);
+        assert!(mine.source.contains("own.toml"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_and_line() {
+        let device = "[[device]]\nid = \"x\"\nkind = \"gpu\"\nfamily = \"nvidia-ada\"\n";
+        for (text, expected) in [
+            (
+                "[[device]]\nid = \"x\"\nmemory_gb = 1\n".to_owned(),
+                "own.toml:3: unknown key 'memory_gb'; did you mean 'memory_gib'?",
+            ),
+            (
+                "[[devise]]\nid = \"x\"\n".to_owned(),
+                "own.toml:1: unknown key 'devise'; did you mean 'device'?",
+            ),
+            (
+                "[[device]]\nid = \"x\"\nkind = \"gpu\"\nfamily = \"nvidia-adda\"\n".to_owned(),
+                "own.toml:4: unknown word 'nvidia-adda'; did you mean 'nvidia-ada'?",
+            ),
+            (
+                format!("{device}memory_gib = -1\nbandwidth_gb_s = 2\n"),
+                "own.toml:5: memory_gib is -1; it must be above 0",
+            ),
+            (format!("{device}bandwidth_gb_s = 2\n"), "own.toml:1: missing field 'memory_gib'"),
+            (
+                "[[price]]\ndevice = \"rtx-5099\"\nusd = 1\n".to_owned(),
+                "own.toml:2: unknown device 'rtx-5099'; did you mean",
+            ),
+            (
+                "[[price]]\ndevice = \"rtx-5090\"\nusd = 0\n".to_owned(),
+                "own.toml:3: usd is 0; it must be above 0",
+            ),
+            (
+                "[[model]]\nid = \"m\"\nlike = \"qwen3-8\"\n".to_owned(),
+                "own.toml:3: unknown model 'qwen3-8'; did you mean 'qwen3-8b'",
+            ),
+            (
+                "\n[[model]]\nid = \"m\"\n".to_owned(),
+                "own.toml:2: model 'm' needs one of 'like' and 'architecture'",
+            ),
+            (
+                "[[model]]\nid = \"m\"\narchitecture = \"llama\"\nlayers = 2\n".to_owned(),
+                "own.toml:1: key 'hidden' is missing",
+            ),
+            (
+                "[[model]]\nid = \"m\"\nlike = \"qwen3-8b\"\nlayers = 0\n".to_owned(),
+                "own.toml:4: layers is 0",
+            ),
+            (
+                "[[model]]\nid = \"m\"\narchitecture = \"deepseek2\"\n".to_owned(),
+                "own.toml:3: a model of architecture 'deepseek2' has more parts",
+            ),
+            ("x = = 1\n".to_owned(), "own.toml:1: "),
+        ] {
+            let message = error(&text);
+            assert!(message.starts_with(expected), "{message}\nnot\n{expected}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `bench devices`: the catalogue of devices.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::catalog::hardware::{self, Device, Kind};
@@ -14,6 +15,9 @@ pub struct DevicesArgs {
     /// Show sources, dates and conflicts too
     #[arg(long)]
     sources: bool,
+    /// Your own devices, models and prices too, a TOML file (README.md)
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
     /// Write Markdown
     #[arg(long)]
     markdown: bool,
@@ -25,10 +29,12 @@ pub fn run(args: &DevicesArgs) -> anyhow::Result<ExitCode> {
     let matches = |d: &&Device| {
         [&d.id, &d.name, &d.vendor].into_iter().any(|text| text.to_lowercase().contains(&word))
     };
-    let devices: Vec<&Device> = hardware::all().iter().filter(matches).collect();
+    let own = super::own::catalog(args.catalog.as_deref())?.devices;
+    let known = hardware::all().iter().filter(|d| own.iter().all(|o| o.id != d.id));
+    let devices: Vec<&Device> = own.iter().chain(known).filter(matches).collect();
     if devices.is_empty() {
         // The same words as for any unknown device, with the nearest names.
-        hardware::find(&word, &[])?;
+        hardware::find(&word, &own)?;
     }
     let mut columns =
         vec!["id", "name", "kind", ">memory", ">usable", ">bandwidth", ">FP16", ">power", ">price"];

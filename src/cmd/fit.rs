@@ -7,24 +7,28 @@ use anyhow::{Context, bail, ensure};
 
 use crate::catalog::hardware::Device;
 use crate::catalog::models::{self, ModelSpec};
-use crate::catalog::own;
-use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
-use crate::fit::basis::Basis;
+use crate::fit::answer::{Answer, Question, Verdict};
 use crate::fit::file;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{self, Layout, Plan, Weights};
-use crate::fit::work::Work;
+use crate::fit::memory::{self, Layout};
+use crate::fit::packed::{Blueprint, Packed};
+use crate::fit::site::Site;
+use crate::fit::speed::ENGINES;
+use crate::fit::table::{self, Packings, Questions, Row};
+use crate::fit::vllm::{self, Checkpoint};
 use crate::fit::{claims, constants};
 use crate::model::Tensor;
 use crate::model::gguf::Header;
 use crate::model::quant::{Quant, TensorType};
 use crate::report::markdown::Markdown;
-use crate::report::terminal::Terminal;
 use crate::report::{Render, Report, Section, Table};
-use crate::units::{self, Tokens, TokensPerSecond, significant};
+use crate::units::Tokens;
 
 use super::here::Here;
 use super::run::Format;
+use print::Line;
+
+mod print;
 
 /// Flags of `bench fit`.
 #[derive(Debug, clap::Args)]
@@ -39,8 +43,9 @@ pub struct FitArgs {
     /// A model file, of which only the header is read
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     gguf: Option<PathBuf>,
-    /// Quantisations, or `all`
-    #[arg(long, short, value_name = "QUANT", value_delimiter = ',', default_value = "Q4_K_M")]
+    /// Quantisations, or `all`: Q4_K_M where it is left out; with vLLM BF16, FP8, AWQ, GPTQ or
+    /// GPTQ-8bit
+    #[arg(long, short, value_name = "QUANT", value_delimiter = ',')]
     quant: Vec<String>,
     /// Tokens that each user has room for: `8k,32k,128k`
     #[arg(long, short, value_name = "TOKENS", value_delimiter = ',', default_value = "8k")]
@@ -48,17 +53,21 @@ pub struct FitArgs {
     /// Users at once, each with a slot of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     users: u32,
-    /// Type of cached keys and values
+    /// Type of cached keys and values: f16, q8_0, q4_0 …; with vLLM bf16 or fp8
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     kv_type: String,
-    /// The engine: llama.cpp, ollama or mlx
+    /// The engine: llama.cpp, llamafile, ollama, mlx or vllm
     #[arg(long, value_name = "ENGINE", default_value = "llama.cpp")]
     engine: String,
+    /// The share of a card's memory that vLLM takes: its own default where it is left out
+    #[arg(long, value_name = "SHARE")]
+    gpu_memory_utilization: Option<f64>,
     /// Results of this machine to calibrate by: folders that `bench run` made; all of this machine
     /// in results/ where it is left out, `none` for none
     #[arg(long, value_name = "DIR", value_delimiter = ',', conflicts_with = "device")]
     records: Vec<PathBuf>,
-    /// Your own devices and prices, a TOML file
+    /// Your own devices, models and prices, a TOML file (README.md); else BENCH_CATALOG, else
+    /// catalog.toml in the configuration folder
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
     /// Leave out what generates more slowly
@@ -75,90 +84,127 @@ pub struct FitArgs {
     format: Format,
 }
 
-/// One line of the answer.
-struct Line {
-    machine: String,
-    model: String,
-    quant: String,
-    context: Tokens,
-    users: u32,
-    answer: Answer,
-}
-
-/// A model with its tensors, made once for all machines.
-struct Prepared {
-    spec: ModelSpec,
-    quant: String,
-    weights: Weights,
-    work: Work,
-}
-
 /// Runs the subcommand.
 pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     if args.claims {
         return print_claims();
     }
-    let kv_type = kv_type(&args.kv_type)?;
     let here = args.device.is_empty().then(|| Here::look(&args.records)).transpose()?;
-    let own = here.as_ref().map(|here| &here.own);
+    let shown = here.as_ref().map(|here| &here.own);
     ensure!(
-        crate::fit::speed::ENGINES.contains(&args.engine.as_str())
-            || own.is_some_and(|own| own.constants(&args.engine).is_some()),
+        ENGINES.contains(&args.engine.as_str())
+            || shown.is_some_and(|own| own.constants(&args.engine).is_some()),
         "unknown engine '{}'; predictions are for {}, and on this machine for those that \
          `bench run` has measured",
         args.engine,
-        crate::fit::speed::ENGINES.join(", ")
+        ENGINES.join(", ")
+    );
+    let is_vllm = args.engine == vllm::ENGINE;
+    let utilization = args.gpu_memory_utilization;
+    ensure!(
+        utilization.is_none() || is_vllm,
+        "--gpu-memory-utilization is vLLM's; add --engine vllm"
+    );
+    let utilization = utilization.unwrap_or(vllm::UTILIZATION);
+    ensure!(
+        utilization > 0.0 && utilization <= 1.0,
+        "--gpu-memory-utilization {utilization} is no share; write 0.9"
     );
     let contexts: Vec<Tokens> =
         args.context.iter().map(|c| tokens(c)).collect::<anyhow::Result<_>>()?;
+    let own = super::own::catalog(args.catalog.as_deref())?;
     let machines = match &here {
         Some(here) => vec![here.machine.clone()],
-        None => machines(&args.device, &own_devices(args.catalog.as_deref())?)?,
+        None => machines(&args.device, &own.devices)?,
     };
-    let mut lines = Vec::new();
-    for prepared in prepare(args)? {
-        for &context in &contexts {
-            if context.0 > prepared.spec.context_max {
-                continue;
-            }
-            let layout =
-                Layout { slots: args.users, slot_tokens: context, kv_type, ..Layout::default() };
-            let candidate = Candidate {
-                spec: &prepared.spec,
-                weights: prepared.weights,
-                plan: Plan::new(&prepared.spec, &layout),
-                work: &prepared.work,
-            };
-            let question = Question { layout, engine: args.engine.clone() };
-            for machine in &machines {
-                let published = constants::embedded();
-                let answer = match own {
-                    Some(own) => {
-                        own.answer(&candidate, &prepared.quant, machine, &question, published)
-                    }
-                    None => answer::answer(&candidate, machine, &question, published),
-                };
-                if is_wanted(&answer, args) {
-                    lines.push(Line {
-                        machine: machine.name.clone(),
-                        model: prepared.spec.id.clone(),
-                        quant: prepared.quant.clone(),
-                        context,
-                        users: args.users,
-                        answer,
-                    });
-                }
-            }
+    if is_vllm {
+        let other = machines.iter().find(|m| !m.has_own_memory());
+        if let Some(machine) = other.filter(|_| !args.device.iter().any(|d| d == "all")) {
+            bail!("vLLM's memory is told for cards alone, and '{}' is none", machine.name);
         }
     }
-    if lines.is_empty() {
-        eprintln!("nothing matches; try a shorter --context, another --quant or no --min-tok-s");
+    let machines: Vec<Machine> =
+        machines.into_iter().filter(|m| !is_vllm || m.has_own_memory()).collect();
+    let layout = Layout {
+        slots: args.users,
+        kv_type: kv_type(&args.kv_type, is_vllm)?,
+        ..Layout::default()
+    };
+    let question = Question { layout, engine: args.engine.clone(), utilization };
+    let sites: Vec<Site<'_>> =
+        machines.iter().map(|m| Site::new(m, &question, constants::embedded())).collect();
+    let questions = Questions { layout, contexts: &contexts, sites: &sites };
+    let keep = |row: Row<'_>| {
+        let machine = &machines[row.site];
+        let answer = match shown {
+            Some(own) => {
+                let layout = Layout { slot_tokens: row.context, ..layout };
+                let question = Question { layout, ..question.clone() };
+                let published = constants::embedded();
+                own.answer(row.candidate, row.quant, machine, &question, published)
+            }
+            None => row.answer,
+        };
+        is_wanted(&answer, args).then(|| Line {
+            machine: machine.name.clone(),
+            model: row.spec.id.clone(),
+            quant: row.quant.to_owned(),
+            context: row.context,
+            users: args.users,
+            answer,
+        })
+    };
+    let (specs, lines);
+    if let Some(path) = &args.gguf {
+        ensure!(!is_vllm, "vLLM reads GGUF files only in part; leave --engine or --gguf out");
+        let (spec, quant, packed) = of_file(path)?;
+        lines =
+            table::answers(&[&spec], |_| vec![(quant.clone(), packed.clone())], &questions, keep);
+        specs = vec![spec];
+    } else {
+        let known = models(&args.model, &own.models)?;
+        let quants = Quants::of(&args.quant, is_vllm)?;
+        let single = known.len() == 1;
+        for spec in &known {
+            // What cannot be told of one model is an error; of all, a line beside the table.
+            let failed: Vec<String> = quants.reasons(spec);
+            match failed.first() {
+                Some(reason) if single && quants.len() == 1 => bail!("{reason}"),
+                _ => failed.iter().for_each(|reason| eprintln!("left out: {reason}")),
+            }
+        }
+        lines = table::answers(&known, |spec| quants.packings(spec), &questions, keep);
+        specs = known.into_iter().cloned().collect();
     }
-    print(&lines, here.as_ref().map_or(&[], |here| &here.notes), args.format)?;
+    if lines.is_empty() {
+        eprintln!("{}", why_nothing(args, &specs, &contexts));
+    }
+    let notes = here.as_ref().map_or(&[][..], |here| &here.notes);
+    print::print(&lines, notes, args.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Why no line is left.
+fn why_nothing(args: &FitArgs, specs: &[ModelSpec], contexts: &[Tokens]) -> String {
+    let longest = specs.iter().map(|s| s.context_max).max().unwrap_or(0);
+    if contexts.iter().all(|c| c.0 > longest) {
+        let most = Tokens(longest);
+        return format!(
+            "nothing to tell: the models were made for at most {most} tokens; ask for a shorter --context"
+        );
+    }
+    match args.min_tok_s {
+        Some(_) => "nothing is as fast; try a shorter --context or a lower --min-tok-s".to_owned(),
+        None => "nothing fits; try a shorter --context, another --quant or no --fitting".to_owned(),
+    }
+}
+
 fn print_claims() -> anyhow::Result<ExitCode> {
+    Markdown.render(&claims_report()?, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn claims_report() -> anyhow::Result<Report> {
     let mut table = Table::new(&["claim", "", ">value", "unit", "we compute", "verdict"]);
     for checked in claims::check_all()? {
         let claim = checked.claim;
@@ -179,15 +225,11 @@ fn print_claims() -> anyhow::Result<ExitCode> {
         table: Some(table),
         ..Section::default()
     };
-    let report = Report { title: "Claims".to_owned(), sections: vec![section] };
-    Markdown.render(&report, &mut std::io::stdout().lock())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Report { title: "Claims".to_owned(), sections: vec![section] })
 }
 
 fn is_wanted(answer: &Answer, args: &FitArgs) -> bool {
-    let fast = args.min_tok_s.is_none_or(|least| {
-        answer.decode.is_some_and(|d: Estimate<TokensPerSecond>| d.value.0 >= least)
-    });
+    let fast = args.min_tok_s.is_none_or(|least| answer.decode.is_some_and(|d| d.value.0 >= least));
     fast && (!args.fitting || answer.verdict == Verdict::Fits)
 }
 
@@ -210,7 +252,15 @@ pub fn tokens(text: &str) -> anyhow::Result<Tokens> {
     }
 }
 
-fn kv_type(word: &str) -> anyhow::Result<TensorType> {
+fn kv_type(word: &str, is_vllm: bool) -> anyhow::Result<TensorType> {
+    if is_vllm {
+        return Ok(match word.to_lowercase().as_str() {
+            "f16" | "bf16" | "auto" => TensorType::BF16,
+            // One byte for each value, as FP8 has; ggml knows no FP8.
+            "fp8" => TensorType::I8,
+            _ => bail!("unknown KV type '{word}'; vLLM's are bf16 and fp8"),
+        });
+    }
     Ok(match word.to_lowercase().as_str() {
         "f32" => TensorType::F32,
         "f16" => TensorType::F16,
@@ -225,274 +275,117 @@ fn kv_type(word: &str) -> anyhow::Result<TensorType> {
     })
 }
 
-/// The devices of the user's own file.
-pub fn own_devices(path: Option<&Path>) -> anyhow::Result<Vec<Device>> {
-    let Some(path) = path else { return Ok(Vec::new()) };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    own::read(path, &text)
-}
-
 fn machines(words: &[String], own: &[Device]) -> anyhow::Result<Vec<Machine>> {
     if words.iter().any(|w| w == "all") {
-        let all = own.iter().chain(crate::catalog::hardware::all());
-        return all.map(|d| Machine::parse(&d.id, own)).collect();
+        let known = crate::catalog::hardware::all();
+        let known = known.iter().filter(|d| own.iter().all(|o| o.id != d.id));
+        return own.iter().chain(known).map(|d| Machine::parse(&d.id, own)).collect();
     }
     words.iter().map(|w| Machine::parse(w, own)).collect()
 }
 
-fn prepare(args: &FitArgs) -> anyhow::Result<Vec<Prepared>> {
-    if let Some(path) = &args.gguf {
-        let header = Header::read(path)?;
-        let spec = file::spec(&header).with_context(|| path.display().to_string())?;
-        let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
-        let packing = file::packing(&tensors);
-        let work = Work::of_tensors(&spec, &tensors, packing);
-        let quant = packing.name().to_owned();
-        return Ok(vec![Prepared { spec, quant, weights: Weights::of(&tensors), work }]);
+/// The shape, the packing's name and the weights of a file.
+fn of_file(path: &Path) -> anyhow::Result<(ModelSpec, String, Packed)> {
+    let header = Header::read(path)?;
+    let spec = file::spec(&header).with_context(|| path.display().to_string())?;
+    let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
+    let packing = file::packing(&tensors);
+    let quant = file::quant(&header).map_or_else(|| packing.name().to_owned(), |q| q.to_string());
+    let packed = Packed::of_tensors(&spec, &tensors, packing);
+    Ok((spec, quant, packed))
+}
+
+fn models<'a>(words: &[String], own: &'a [ModelSpec]) -> anyhow::Result<Vec<&'a ModelSpec>> {
+    if words.iter().any(|w| w == "all") {
+        return Ok(own.iter().chain(models::all()).collect());
     }
-    let every = |words: &[String]| words.iter().any(|w| w == "all");
-    let specs: Vec<&ModelSpec> = if every(&args.model) {
-        models::all().iter().collect()
-    } else {
-        args.model.iter().map(|m| models::find(m)).collect::<anyhow::Result<_>>()?
-    };
-    let quants: Vec<Quant> = if every(&args.quant) {
-        Quant::ALL.to_vec()
-    } else {
-        args.quant.iter().map(|q| q.parse()).collect::<anyhow::Result<_>>()?
-    };
-    let single = !every(&args.model) && args.model.len() == 1;
-    let mut prepared = Vec::new();
-    for spec in specs {
-        for &quant in &quants {
-            match memory::tensors(spec, quant) {
-                Ok(tensors) => prepared.push(Prepared {
-                    spec: spec.clone(),
-                    quant: quant.to_string(),
-                    weights: Weights::of(&tensors),
-                    work: Work::of_tensors(spec, &tensors, file::packing(&tensors)),
-                }),
-                Err(error) if single && quants.len() == 1 => return Err(error),
-                Err(error) => eprintln!("left out: {error:#}"),
+    words.iter().map(|w| models::find_with(w, own)).collect()
+}
+
+/// The quantisations that are asked for: files' of llama.cpp, or checkpoints of vLLM.
+enum Quants {
+    Files(Vec<Quant>),
+    Checkpoints(Vec<Checkpoint>),
+}
+
+impl Quants {
+    fn of(words: &[String], is_vllm: bool) -> anyhow::Result<Self> {
+        let every = words.iter().any(|w| w == "all");
+        Ok(match (is_vllm, every) {
+            (true, true) => Self::Checkpoints(Checkpoint::ALL.to_vec()),
+            (true, false) if words.is_empty() => Self::Checkpoints(vec![Checkpoint::Bf16]),
+            (true, false) => {
+                let named = |w: &String| {
+                    Checkpoint::named(w).with_context(|| {
+                        format!(
+                            "vLLM's checkpoints are {}, and '{w}' is none of them",
+                            Checkpoint::ALL.map(Checkpoint::name).join(", ")
+                        )
+                    })
+                };
+                Self::Checkpoints(words.iter().map(named).collect::<anyhow::Result<_>>()?)
             }
-        }
-    }
-    Ok(prepared)
-}
-
-/// `52.1 [44.0, 58.3]`.
-fn shown<T: Copy>(estimate: Option<Estimate<T>>, number: impl Fn(T) -> f64) -> String {
-    estimate.map_or_else(
-        || units::ABSENT.to_owned(),
-        |e| {
-            let n = |v| significant(number(v), 2);
-            format!("{} [{}, {}]", significant(number(e.value), 3), n(e.low), n(e.high))
-        },
-    )
-}
-
-/// On what the speeds rest: one word where it is the same for both.
-fn basis(answer: &Answer) -> String {
-    match (answer.prefill.map(|e| e.basis), answer.decode.map(|e| e.basis)) {
-        (Some(prefill), Some(decode)) if prefill != decode => {
-            format!("prefill {prefill}, decode {decode}")
-        }
-        (_, Some(basis)) | (Some(basis), None) => basis.to_string(),
-        (None, None) => units::ABSENT.to_owned(),
-    }
-}
-
-fn verdict_words(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Fits => "fully".to_owned(),
-        Verdict::Partly { layers, of } => format!("{} of {of} layers on the CPU", of - layers),
-        Verdict::DoesNotFit { short_by } => format!("no, {short_by} short"),
-        Verdict::Unknown(reason) => format!("unknown: {reason}"),
-    }
-}
-
-fn print(lines: &[Line], notes: &[String], format: Format) -> anyhow::Result<()> {
-    let out = &mut std::io::stdout().lock();
-    match format {
-        Format::Table => Terminal::default().render(&report(lines, notes), out)?,
-        Format::Markdown => Markdown.render(&report(lines, notes), out)?,
-        Format::Csv => {
-            let mut writer = csv::Writer::from_writer(out);
-            writer.write_record(COLUMNS)?;
-            for line in lines {
-                writer.write_record(cells(line))?;
+            (false, true) => Self::Files(Quant::ALL.to_vec()),
+            (false, false) if words.is_empty() => Self::Files(vec![Quant::Q4KM]),
+            (false, false) => {
+                Self::Files(words.iter().map(|w| w.parse()).collect::<anyhow::Result<_>>()?)
             }
-            writer.flush()?;
-        }
-        Format::Json => {
-            let objects: Vec<serde_json::Map<String, serde_json::Value>> =
-                lines.iter().map(object).collect();
-            serde_json::to_writer_pretty(&mut *out, &objects)?;
-            std::io::Write::write_all(out, b"\n")?;
-        }
-    }
-    Ok(())
-}
-
-fn report(lines: &[Line], here: &[String]) -> Report {
-    let many = lines.iter().any(|l| l.users > 1);
-    let mut columns = vec![
-        "machine",
-        "model",
-        "quant",
-        ">context",
-        ">weights",
-        ">KV",
-        ">compute",
-        ">total",
-        "fits",
-        ">longest",
-        ">prefill tok/s",
-        ">TTFT s",
-        ">decode tok/s",
-        "basis",
-    ];
-    if many {
-        columns.push(">all users tok/s");
-    }
-    let mut table = Table::new(&columns);
-    let mut remarks: Vec<String> = Vec::new();
-    for line in lines {
-        let a = &line.answer;
-        let mut row = vec![
-            line.machine.clone(),
-            line.model.clone(),
-            line.quant.clone(),
-            line.context.to_string(),
-            a.memory.weights.to_string(),
-            a.memory.cache.to_string(),
-            a.memory.compute.to_string(),
-            a.needed.to_string(),
-            verdict_words(&a.verdict),
-            units::or_absent(a.longest_context),
-            shown(a.prefill, |v| v.0),
-            shown(a.ttft, units::Nanos::seconds),
-            shown(a.decode, |v| v.0),
-            basis(a),
-        ];
-        if many {
-            row.push(shown(a.system, |v| v.0));
-        }
-        table.rows.push(row);
-        for remark in &a.remarks {
-            if !remarks.contains(remark) {
-                remarks.push(remark.clone());
-            }
-        }
-    }
-    let mut notes = vec![
-        "speeds are value [low, high], the interval that holds four of five measurements, at a full \
-         context; predicted: from what others published, for devices that were not seen \
-         (reports/accuracy.md); calibrated: by this machine's records of other cases; measured: the \
-         very case was run here"
-            .to_owned(),
-    ];
-    notes.extend_from_slice(here);
-    notes.extend(remarks);
-    Report {
-        title: String::new(),
-        sections: vec![Section { table: Some(table), notes, ..Section::default() }],
-    }
-}
-
-const COLUMNS: [&str; 27] = [
-    "machine",
-    "model",
-    "quant",
-    "context_tokens",
-    "users",
-    "weights_bytes",
-    "lookup_bytes",
-    "kv_bytes",
-    "compute_bytes",
-    "total_bytes",
-    "usable_bytes",
-    "usable_reason",
-    "fits",
-    "longest_context_tokens",
-    "prefill_tok_s",
-    "prefill_tok_s_low",
-    "prefill_tok_s_high",
-    "ttft_s",
-    "ttft_s_low",
-    "ttft_s_high",
-    "decode_tok_s",
-    "decode_tok_s_low",
-    "decode_tok_s_high",
-    "system_tok_s",
-    "prefill_basis",
-    "decode_basis",
-    "remarks",
-];
-
-fn cells(line: &Line) -> Vec<String> {
-    let a = &line.answer;
-    let mut row = vec![
-        line.machine.clone(),
-        line.model.clone(),
-        line.quant.clone(),
-        line.context.0.to_string(),
-        line.users.to_string(),
-        a.memory.weights.0.to_string(),
-        a.memory.lookup.0.to_string(),
-        a.memory.cache.0.to_string(),
-        a.memory.compute.0.to_string(),
-        a.needed.0.to_string(),
-        a.usable.map_or_else(String::new, |(b, _)| b.0.to_string()),
-        a.usable.map_or_else(String::new, |(_, why)| why.to_owned()),
-        verdict_words(&a.verdict),
-        a.longest_context.map_or_else(String::new, |t| t.0.to_string()),
-    ];
-    let mut three = |values: Option<[f64; 3]>| match values {
-        Some(values) => row.extend(values.map(|v| significant(v, 4))),
-        None => row.extend([const { String::new() }; 3]),
-    };
-    three(a.prefill.map(|e| [e.value.0, e.low.0, e.high.0]));
-    three(a.ttft.map(|e| [e.value.seconds(), e.low.seconds(), e.high.seconds()]));
-    three(a.decode.map(|e| [e.value.0, e.low.0, e.high.0]));
-    row.push(a.system.map_or_else(String::new, |e| significant(e.value.0, 4)));
-    let basis = |basis: Option<Basis>| basis.map_or_else(String::new, |b| b.to_string());
-    row.push(basis(a.prefill.map(|e| e.basis)));
-    row.push(basis(a.decode.map(|e| e.basis)));
-    row.push(a.remarks.join("; "));
-    row
-}
-
-fn object(line: &Line) -> serde_json::Map<String, serde_json::Value> {
-    COLUMNS
-        .iter()
-        .zip(cells(line))
-        .filter(|(_, cell)| !cell.is_empty())
-        .map(|(name, cell)| {
-            let is_text = matches!(
-                *name,
-                "machine"
-                    | "model"
-                    | "quant"
-                    | "usable_reason"
-                    | "fits"
-                    | "prefill_basis"
-                    | "decode_basis"
-                    | "remarks"
-            );
-            let value = match cell.parse::<serde_json::Number>() {
-                Ok(number) if !is_text => serde_json::Value::Number(number),
-                _ => serde_json::Value::String(cell),
-            };
-            ((*name).to_owned(), value)
         })
-        .collect()
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Files(quants) => quants.len(),
+            Self::Checkpoints(kinds) => kinds.len(),
+        }
+    }
+
+    fn each(&self, spec: &ModelSpec) -> Vec<(String, anyhow::Result<Packed>)> {
+        match self {
+            Self::Files(quants) => {
+                let blueprint = memory::ensure_known(spec).and_then(|()| Blueprint::new(spec));
+                match blueprint {
+                    Ok(blueprint) => blueprint
+                        .each(quants)
+                        .into_iter()
+                        .map(|(quant, packed)| (quant.to_string(), packed))
+                        .collect(),
+                    Err(error) => vec![(String::new(), Err(error))],
+                }
+            }
+            Self::Checkpoints(kinds) => {
+                kinds.iter().map(|kind| (kind.name().to_owned(), kind.packed(spec))).collect()
+            }
+        }
+    }
+
+    fn packings(&self, spec: &ModelSpec) -> Packings {
+        let each = self.each(spec).into_iter();
+        each.filter_map(|(name, packed)| Some((name, packed.ok()?))).collect()
+    }
+
+    /// Why some of them cannot be told; that only mixtures of experts have MXFP4 is no news.
+    fn reasons(&self, spec: &ModelSpec) -> Vec<String> {
+        let quiet = self.len() > 1;
+        let own = match self {
+            Self::Files(quants) if quiet => {
+                let rest = quants.iter().copied().filter(|q| *q != Quant::Mxfp4).collect();
+                &Self::Files(rest)
+            }
+            _ => self,
+        };
+        // One is enough to know whether the model can be told of.
+        let first = match own {
+            Self::Files(quants) => Self::Files(quants.iter().take(1).copied().collect()),
+            Self::Checkpoints(kinds) => Self::Checkpoints(kinds[..1].to_vec()),
+        };
+        first.each(spec).into_iter().filter_map(|(_, p)| Some(format!("{:#}", p.err()?))).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::work::Packing;
 
     #[test]
     fn contexts_are_read_with_their_unit() {
@@ -505,27 +398,26 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_a_cell_for_every_column() {
-        let machine = Machine::parse("rtx-5090", &[]).unwrap();
-        let spec = models::find("llama-3.1-70b").unwrap();
-        let tensors = memory::tensors(spec, Quant::Q4KM).unwrap();
-        let work = Work::of_tensors(spec, &tensors, Packing::Q4K);
-        let layout = Layout::default();
-        let weights = Weights::of(&tensors);
-        let plan = Plan::new(spec, &layout);
-        let candidate = Candidate { spec, weights, plan, work: &work };
-        let question = Question { layout, engine: "llama.cpp".to_owned() };
-        let answer = answer::answer(&candidate, &machine, &question, constants::embedded());
-        assert!(matches!(answer.verdict, Verdict::Partly { .. }), "{answer:?}");
-        let line = Line {
-            machine: machine.name,
-            model: spec.id.clone(),
-            quant: "Q4_K_M".to_owned(),
-            context: Tokens(4096),
-            users: 1,
-            answer,
+    fn the_committed_claims_are_what_the_program_says() {
+        let mut made = Vec::new();
+        Markdown.render(&claims_report().unwrap(), &mut made).unwrap();
+        let made = String::from_utf8(made).unwrap();
+        let committed = include_str!("../../reports/claims.md");
+        for line in made.lines() {
+            assert!(committed.contains(line), "remake it with bench fit --claims: {line}");
+        }
+    }
+
+    #[test]
+    fn vllm_takes_checkpoints_and_llama_cpp_takes_files() {
+        let named = |words: &[&str], is_vllm| {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            Quants::of(&words, is_vllm).map(|q| q.len())
         };
-        assert_eq!(cells(&line).len(), COLUMNS.len());
-        assert_eq!(object(&line)["decode_basis"], "predicted");
+        assert_eq!(named(&[], false).unwrap(), 1);
+        assert_eq!(named(&["all"], false).unwrap(), 11);
+        assert_eq!(named(&["fp8", "awq"], true).unwrap(), 2);
+        assert!(named(&["Q4_K_M"], true).err().unwrap().to_string().contains("BF16, FP8"));
+        assert!(named(&["Q4_KM"], false).is_err());
     }
 }

@@ -16,6 +16,7 @@ pub mod man;
 pub mod mock_server;
 pub mod model;
 pub mod models;
+mod own;
 pub mod own_results;
 pub mod prices;
 pub mod recommend;

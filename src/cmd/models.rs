@@ -1,5 +1,6 @@
 //! `bench models`: the catalogue of models.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::catalog::models::{self, ModelSpec};
@@ -16,6 +17,9 @@ pub struct ModelsArgs {
     /// Show sources and remarks too
     #[arg(long)]
     sources: bool,
+    /// Your own devices, models and prices too, a TOML file (README.md)
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
     /// Write Markdown
     #[arg(long)]
     markdown: bool,
@@ -29,10 +33,11 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<ExitCode> {
             .into_iter()
             .any(|text| text.to_lowercase().contains(&word))
     };
-    let found: Vec<&ModelSpec> = models::all().iter().filter(matches).collect();
+    let own = super::own::catalog(args.catalog.as_deref())?.models;
+    let found: Vec<&ModelSpec> = own.iter().chain(models::all()).filter(matches).collect();
     if found.is_empty() {
         // The same words as for any unknown model, with the nearest names.
-        models::find(&word)?;
+        models::find_with(&word, &own)?;
     }
     let mut columns = vec![
         "id",

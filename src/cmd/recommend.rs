@@ -8,11 +8,13 @@ use clap::ValueEnum;
 
 use crate::catalog::hardware::{self, Device};
 use crate::catalog::models::{self, Arch, ModelSpec};
-use crate::fit::answer::{self, Candidate, Question, Verdict};
+use crate::fit::answer::{Candidate, Pairing, Question, Verdict};
 use crate::fit::constants;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{self, Layout, Plan, Weights};
-use crate::fit::work::{Packing, Work};
+use crate::fit::memory::{Layout, Plan};
+use crate::fit::packed::Packed;
+use crate::fit::site::Site;
+use crate::model::arch;
 use crate::model::quant::Quant;
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
@@ -37,7 +39,7 @@ pub struct RecommendArgs {
     /// How many devices to show
     #[arg(long, value_name = "N", default_value_t = 15)]
     top: usize,
-    /// Your own devices and prices, a TOML file
+    /// Your own devices, models and prices, a TOML file (README.md)
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
     /// Write Markdown
@@ -80,14 +82,17 @@ struct Found {
 /// Runs the subcommand.
 pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
     ensure!(args.budget > 0.0, "a budget of {} buys nothing; give dollars", args.budget);
-    let own = super::fit::own_devices(args.catalog.as_deref())?;
+    let own = super::own::catalog(args.catalog.as_deref())?;
     let (context, usual) = args.purpose.needs();
     let least = args.min_tok_s.unwrap_or(usual);
-    let prepared: Vec<(&ModelSpec, Weights, Work)> =
-        models::all().iter().filter_map(prepare).collect();
+    let layout = Layout { slots: args.users, slot_tokens: context, ..Layout::default() };
+    let question = Question::new(layout, "llama.cpp");
+    let specs = own.models.iter().chain(models::all());
+    let prepared: Vec<(&ModelSpec, Packed, Plan)> =
+        specs.filter_map(|spec| prepare(spec, &layout)).collect();
     let mut found = Vec::new();
-    let known = hardware::all().iter().filter(|d| own.iter().all(|o| o.id != d.id));
-    for device in own.iter().chain(known) {
+    let known = hardware::all().iter().filter(|d| own.devices.iter().all(|o| o.id != d.id));
+    for device in own.devices.iter().chain(known) {
         let Some((usd, as_of)) = price(device) else { continue };
         for count in [1, 2] {
             if usd * f64::from(count) > args.budget {
@@ -96,24 +101,23 @@ pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
             let name =
                 if count == 1 { device.id.clone() } else { format!("{count}x {}", device.id) };
             // Only cards can be combined.
-            let Ok(machine) = Machine::parse(&name, &own) else { continue };
-            let layout = Layout { slots: args.users, slot_tokens: context, ..Layout::default() };
-            let question = Question { layout, engine: "llama.cpp".to_owned() };
+            let Ok(machine) = Machine::parse(&name, &own.devices) else { continue };
+            let site = Site::new(&machine, &question, constants::embedded());
             let mut best: Option<Found> = None;
             let mut running = 0;
-            for (spec, weights, work) in &prepared {
+            for (spec, packed, plan) in &prepared {
                 if spec.context_max < context.0 {
                     continue;
                 }
-                let plan = Plan::new(spec, &layout);
-                let candidate = Candidate { spec, weights: *weights, plan, work };
-                let answer = answer::answer(&candidate, &machine, &question, constants::embedded());
+                let (weights, work) = (&packed.weights, &packed.work);
+                let candidate = Candidate { spec, weights, plan, work };
+                let answer = Pairing::new(&candidate, &site, &layout).at(context);
                 let Some(decode) = answer.decode else { continue };
                 if answer.verdict != Verdict::Fits || decode.value.0 < least {
                     continue;
                 }
                 running += 1;
-                let parameters = spec.params_total.unwrap_or(0);
+                let parameters = spec.params_total.unwrap_or_else(|| weights_of(spec));
                 if best.as_ref().is_none_or(|b| parameters > b.parameters) {
                     best = Some(Found {
                         machine: name.clone(),
@@ -138,11 +142,14 @@ pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn prepare(spec: &'static ModelSpec) -> Option<(&'static ModelSpec, Weights, Work)> {
+fn prepare<'a>(spec: &'a ModelSpec, layout: &Layout) -> Option<(&'a ModelSpec, Packed, Plan)> {
     let quant = if spec.arch == Arch::GptOss { Quant::Mxfp4 } else { Quant::Q4KM };
-    let tensors = memory::tensors(spec, quant).ok()?;
-    let work = Work::of_tensors(spec, &tensors, Packing::of(quant));
-    Some((spec, Weights::of(&tensors), work))
+    Some((spec, Packed::of(spec, quant).ok()?, Plan::new(spec, layout)))
+}
+
+/// The parameters of a model whose number nobody published.
+fn weights_of(spec: &ModelSpec) -> u64 {
+    arch::parameters(spec).unwrap_or(0)
 }
 
 fn price(device: &Device) -> Option<(f64, String)> {

@@ -1,16 +1,25 @@
 //! Whether a model fits on a machine, and how fast it will be there.
 
-use crate::catalog::hardware::Device;
+use std::sync::Arc;
+
 use crate::catalog::models::ModelSpec;
+use crate::model::quant::Quant;
 use crate::units::{Bytes, Nanos, Tokens, TokensPerSecond};
 
 use super::basis::Basis;
 use super::calibrate::{Class, Constants, Spread};
+use super::constants;
 use super::machine::Machine;
-use super::memory::{Layout, Memory, Plan, Weights};
-use super::posynomial::{self, Term};
-use super::speed::{self, Place, Usage};
+use super::memory::{Layout, Memory, Plan};
+use super::packed::{Packed, Weights};
+use super::posynomial::Term;
+use super::site::{Site, estimate};
+use super::speed::{self, Place, PromptTime, StepTime, Usage};
+use super::split::{Share, Split, split};
+use super::vllm::{self, Pool};
 use super::work::{self, Work};
+
+pub use super::split::Verdict;
 
 /// A predicted number and the interval that holds four of five measurements.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,27 +34,6 @@ pub struct Estimate<T> {
     pub basis: Basis,
 }
 
-/// Where the model's layers lie.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// All of it on the devices.
-    Fits,
-    /// So many of its layers on the devices, the others on the processor.
-    Partly {
-        /// Layers on the devices.
-        layers: u32,
-        /// All layers.
-        of: u32,
-    },
-    /// Nowhere.
-    DoesNotFit {
-        /// What is lacking.
-        short_by: Bytes,
-    },
-    /// A number that it takes is not known.
-    Unknown(String),
-}
-
 /// A model on a machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -57,6 +45,12 @@ pub struct Answer {
     pub usable: Option<(Bytes, &'static str)>,
     /// Where it lies.
     pub verdict: Verdict,
+    /// Layers on each of several devices.
+    pub counts: Vec<u32>,
+    /// What the host's memory must hold besides: layers or experts on the processor.
+    pub on_host: Bytes,
+    /// vLLM's pool of cache blocks.
+    pub pool: Option<Pool>,
     /// The longest context for each slot with all layers on the devices.
     pub longest_context: Option<Tokens>,
     /// Prompt processing.
@@ -68,7 +62,7 @@ pub struct Answer {
     /// Generation of all slots together.
     pub system: Option<Estimate<TokensPerSecond>>,
     /// Why a speed is missing or what it rests on.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Arc<str>>,
 }
 
 /// A model, ready to be asked about.
@@ -77,9 +71,9 @@ pub struct Candidate<'a> {
     /// Its shape.
     pub spec: &'a ModelSpec,
     /// Its weights in one quantisation.
-    pub weights: Weights,
+    pub weights: &'a Weights,
     /// What it needs at any context.
-    pub plan: Plan,
+    pub plan: &'a Plan,
     /// What it asks of a device.
     pub work: &'a Work,
 }
@@ -91,6 +85,29 @@ pub struct Question {
     pub layout: Layout,
     /// One of `speed::ENGINES`.
     pub engine: String,
+    /// The share of a device's memory that vLLM takes.
+    pub utilization: f64,
+}
+
+impl Question {
+    /// With an engine's own defaults.
+    pub fn new(layout: Layout, engine: &str) -> Self {
+        Self { layout, engine: engine.to_owned(), utilization: vllm::UTILIZATION }
+    }
+}
+
+/// Whether `spec` in `quant` fits on `machine` for this use, and how fast it is there: the short
+/// way to one answer.
+pub fn ask(
+    machine: &Machine,
+    spec: &ModelSpec,
+    quant: Quant,
+    question: &Question,
+) -> anyhow::Result<Answer> {
+    let packed = Packed::of(spec, quant)?;
+    let plan = Plan::new(spec, &question.layout);
+    let candidate = Candidate { spec, weights: &packed.weights, plan: &plan, work: &packed.work };
+    Ok(answer(&candidate, machine, question, constants::embedded()))
 }
 
 /// Whether `candidate` fits on `machine`, and how fast it is there.
@@ -100,245 +117,309 @@ pub fn answer(
     question: &Question,
     constants: &Constants,
 ) -> Answer {
-    let memory = candidate.plan.at(candidate.weights, question.layout.slot_tokens);
-    let needed = needed(&memory, machine);
-    let usable = machine.usable();
-    let verdict = verdict(candidate, &memory, needed, usable, machine);
-    let mut answer = Answer {
-        memory,
-        needed,
-        usable,
-        longest_context: longest_context(candidate, machine, usable),
-        verdict,
-        prefill: None,
-        ttft: None,
-        decode: None,
-        system: None,
-        remarks: Vec::new(),
-    };
-    let on_devices = match answer.verdict {
-        Verdict::Fits => 1.0,
-        Verdict::Partly { layers, of } => f64::from(layers) / f64::from(of),
-        Verdict::DoesNotFit { .. } | Verdict::Unknown(_) => return answer,
-    };
-    let Some(places) = places(machine, on_devices, question, &mut answer.remarks) else {
-        return answer;
-    };
-    predict(&mut answer, candidate.work, &places, question, constants);
-    answer
+    let site = Site::new(machine, question, constants);
+    Pairing::new(candidate, &site, &question.layout).at(question.layout.slot_tokens)
 }
 
-/// What must lie in the machine's devices: every card has a compute buffer of its own.
-fn needed(memory: &Memory, machine: &Machine) -> Bytes {
-    if machine.has_own_memory() {
-        let more = machine.devices.len() as u64 - 1;
-        Bytes(memory.on_device().0 + more * memory.compute.0)
-    } else {
-        memory.in_one_place()
-    }
+/// A model on a machine, at any context: what does not depend on it is worked out once.
+pub struct Pairing<'a> {
+    candidate: &'a Candidate<'a>,
+    site: &'a Site<'a>,
+    layout: Layout,
+    longest: Option<Tokens>,
+    /// Of a step for one stream, of one for all slots, and of a prompt, with the whole model on
+    /// the only device.
+    whole: Option<(StepTime, Option<StepTime>, Option<PromptTime>)>,
 }
 
-fn verdict(
-    candidate: &Candidate<'_>,
-    memory: &Memory,
-    needed: Bytes,
-    usable: Option<(Bytes, &'static str)>,
-    machine: &Machine,
-) -> Verdict {
-    let Some((usable, _)) = usable else {
-        return Verdict::Unknown("the device's memory is not known".to_owned());
-    };
-    if needed <= usable {
-        return Verdict::Fits;
+impl<'a> Pairing<'a> {
+    /// That of `candidate` at `site`.
+    pub fn new(candidate: &'a Candidate<'a>, site: &'a Site<'a>, layout: &Layout) -> Self {
+        let mut pairing = Self { candidate, site, layout: *layout, longest: None, whole: None };
+        pairing.longest = pairing.longest_context();
+        if let ([paced], false) = (site.devices.as_slice(), site.is_vllm) {
+            let theta = &site.constants.theta;
+            // Long enough for full micro-batches.
+            let usage = pairing.usage(1e6, 1.0);
+            let step = paced.step(candidate.work, &usage, Share::WHOLE, theta);
+            let all = (layout.slots > 1).then(|| {
+                let usage = Usage { streams: f64::from(layout.slots), ..usage };
+                paced.step(candidate.work, &usage, Share::WHOLE, theta)
+            });
+            let before = Usage { cached: 0.0, ..usage };
+            let prompt = paced.prompt(candidate.work, &before, Share::WHOLE, theta);
+            pairing.whole = Some((step, all, prompt));
+        }
+        pairing
     }
-    let short_by = Bytes(needed.0 - usable.0);
-    if machine.host.is_none() {
-        return Verdict::DoesNotFit { short_by };
-    }
-    // Layers are alike enough to count them; the output projection goes with the last ones.
-    let of = candidate.spec.layers;
-    let fixed = memory.compute.0 * machine.devices.len() as u64;
-    let layer = (memory.weights.0 + memory.cache.0) / u64::from(of).max(1);
-    let room = usable.0.saturating_sub(fixed) / layer.max(1);
-    match u32::try_from(room) {
-        Ok(0) | Err(_) => Verdict::DoesNotFit { short_by },
-        Ok(layers) => Verdict::Partly { layers: layers.min(of - 1), of },
-    }
-}
 
-/// The longest context that fits with everything on the devices, in steps of 256 tokens.
-fn longest_context(
-    candidate: &Candidate<'_>,
-    machine: &Machine,
-    usable: Option<(Bytes, &'static str)>,
-) -> Option<Tokens> {
-    let (usable, _) = usable?;
-    let fits = |steps: u32| {
-        let parts = candidate.plan.at(candidate.weights, Tokens(steps * 256));
-        needed(&parts, machine) <= usable
-    };
-    let most = candidate.spec.context_max.div_ceil(256).max(1);
-    if !fits(1) {
-        return None;
-    }
-    let (mut good, mut bad) = (1, most + 1);
-    while bad - good > 1 {
-        let middle = good + (bad - good) / 2;
-        if fits(middle) {
-            good = middle;
-        } else {
-            bad = middle;
+    fn usage(&self, tokens: f64, streams: f64) -> Usage {
+        Usage {
+            cached: tokens,
+            streams,
+            prompt: tokens,
+            micro_batch: f64::from(self.layout.micro_batch),
+            value_bytes: work::value_bytes(self.layout.kv_type),
+            flash_attention: self.layout.flash_attention,
         }
     }
-    Some(Tokens((good * 256).min(candidate.spec.context_max)))
-}
 
-/// The shares of the layers and where they lie; `None`, with a remark, where a bandwidth is missing.
-fn places(
-    machine: &Machine,
-    on_devices: f64,
-    question: &Question,
-    remarks: &mut Vec<String>,
-) -> Option<Vec<Place>> {
-    let memory = |d: &Device| d.usable().map_or(0.0, |(b, _)| b.0 as f64);
-    let total: f64 = machine.devices.iter().map(memory).sum();
-    let mut places = Vec::new();
-    for device in &machine.devices {
-        let Some(mut place) = Place::whole(device, &question.engine) else {
-            remarks.push(format!("the bandwidth of '{}' is not known", device.id));
-            return None;
+    /// The answer with room for `tokens` in each slot.
+    pub fn at(&self, tokens: Tokens) -> Answer {
+        let (candidate, site) = (self.candidate, self.site);
+        if site.is_vllm {
+            return self.at_vllm(tokens);
+        }
+        let memory = candidate.plan.at(candidate.weights, tokens);
+        let needed = self.needed(&memory);
+        let mut answer = Answer {
+            memory,
+            needed,
+            usable: site.usable,
+            verdict: Verdict::Fits,
+            counts: Vec::new(),
+            on_host: Bytes(0),
+            pool: None,
+            longest_context: self.longest,
+            prefill: None,
+            ttft: None,
+            decode: None,
+            system: None,
+            remarks: Vec::new(),
         };
-        // llama.cpp gives each card layers in proportion to its free memory.
-        place.share = on_devices * if total > 0.0 { memory(device) / total } else { 1.0 };
-        places.push(place);
+        let Some(rooms) = &site.rooms else {
+            answer.verdict = Verdict::Unknown("the device's memory is not known".to_owned());
+            return answer;
+        };
+        let split = split(candidate.weights, candidate.plan, tokens, &memory, needed, rooms);
+        answer.on_host = split.on_host;
+        if !matches!(split.verdict, Verdict::DoesNotFit { .. }) {
+            self.predict(&mut answer, &split, tokens);
+        }
+        if split.counts.len() > 1 {
+            answer.counts.clone_from(&split.counts);
+        }
+        answer.verdict = split.verdict;
+        answer
     }
-    if machine.devices.len() > 1 {
-        remarks.push("several cards: layer after layer, without their link's delay".to_owned());
-    }
-    if on_devices < 1.0 {
-        let host = machine.host.as_ref()?;
-        let mut place = Place::whole(host, &question.engine)?;
-        place.share = 1.0 - on_devices;
-        remarks.push(format!("the other layers at the speed of '{}'", host.id));
-        places.push(place);
-    }
-    Some(places)
-}
 
-fn predict(
-    answer: &mut Answer,
-    work: &Work,
-    places: &[Place],
-    question: &Question,
-    constants: &Constants,
-) {
-    let layout = &question.layout;
-    let context = f64::from(layout.slot_tokens.0);
-    let usage = Usage {
-        cached: context,
-        streams: 1.0,
-        prompt: context,
-        micro_batch: f64::from(layout.micro_batch),
-        value_bytes: work::value_bytes(layout.kv_type),
-        flash_attention: layout.flash_attention,
-    };
-    // Shares of different speed, and families that nobody measured, add uncertainty that no
-    // published measurement covers.
-    let mut widen = if places.len() > 1 { 1.5 } else { 1.0 };
-    let single = if work.experts.is_some() { Class::DecodeExperts } else { Class::DecodeDense };
-    let is_own = |class| constants.basis(class) == Basis::Calibrated;
-    let all_own = is_own(single) && is_own(Class::Prefill);
-    if let Some(unseen) = places.iter().find(|p| !constants.has_seen(p.family) && !all_own) {
-        widen *= 2.0;
-        let family = unseen.family.name();
-        answer.remarks.push(format!("no published measurement of '{family}': twice the interval"));
-    }
-    let spread = |class: Class, terms: &[Term]| {
-        let s = constants.spread(class, terms);
-        let widen = if is_own(class) { 1.0 } else { widen };
-        Spread { low: s.low * widen, high: s.high * widen }
-    };
-    let speed = |terms: &[Term], tokens: f64, seconds: f64, class: Class, ceiling: Option<f64>| {
-        let value = ceiling.map_or(tokens / seconds, |c| (tokens / seconds).min(c));
-        let (low, high) = spread(class, terms).around(value, ceiling);
-        Estimate {
-            value: TokensPerSecond(value),
-            low: TokensPerSecond(low),
-            high: TokensPerSecond(high),
-            basis: constants.basis(class),
+    fn at_vllm(&self, tokens: Tokens) -> Answer {
+        let (candidate, site) = (self.candidate, self.site);
+        let memory = vllm::memory(candidate.spec, candidate.weights, &self.layout, tokens, site);
+        let needed = memory.on_device();
+        let pool = vllm::pool(candidate.spec, candidate.weights, &self.layout, tokens, site);
+        let verdict = match site.usable {
+            None => Verdict::Unknown("the device's memory is not known".to_owned()),
+            Some((usable, _)) if needed <= usable => Verdict::Fits,
+            Some((usable, _)) => Verdict::DoesNotFit { short_by: Bytes(needed.0 - usable.0) },
+        };
+        let mut answer = Answer {
+            memory,
+            needed,
+            usable: site.usable,
+            verdict,
+            counts: Vec::new(),
+            on_host: Bytes(0),
+            pool,
+            longest_context: self.longest,
+            prefill: None,
+            ttft: None,
+            decode: None,
+            system: None,
+            remarks: vec![Arc::clone(&site.vllm_remark)],
+        };
+        if answer.verdict == Verdict::Fits && site.devices.len() == 1 {
+            let whole = Split::whole();
+            self.predict(&mut answer, &whole, tokens);
+        } else if site.devices.len() > 1 {
+            answer.remarks.push(Arc::clone(&site.no_tensor_parallel));
         }
-    };
-    let step = |streams: f64| {
-        let usage = Usage { streams, ..usage };
-        let terms = places.iter().flat_map(|p| speed::step_terms(work, &usage, p));
-        let terms: Vec<_> = terms.collect();
-        let bytes = work.dense_bytes
-            + work.touched_expert_bytes(streams)
-            + streams * work.cache_read(context, usage.value_bytes);
-        let fastest: f64 = places.iter().map(|p| p.share * bytes / p.bandwidth).sum();
-        (posynomial::seconds(&terms, &constants.theta), streams / fastest, terms)
-    };
-    let (seconds, ceiling, terms) = step(1.0);
-    answer.decode = Some(speed(&terms, 1.0, seconds, single, Some(ceiling)));
-    let slots = f64::from(layout.slots);
-    if layout.slots > 1 {
-        let (together, ceiling, terms) = step(slots);
-        // Together is never slower than one after the other.
-        let seconds = together.min(slots * seconds);
-        if places.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)) {
-            answer.system =
-                Some(speed(&terms, slots, seconds, Class::DecodeStreams, Some(ceiling)));
+        answer
+    }
+
+    /// What must lie in the machine's devices: every card has a compute buffer of its own.
+    fn needed(&self, memory: &Memory) -> Bytes {
+        if self.site.has_own_memory {
+            let more = self.site.count.saturating_sub(1) as u64;
+            Bytes(memory.on_device().0.saturating_add(more.saturating_mul(memory.compute.0)))
         } else {
-            let why = "no speed for all users together: nothing published tells how this device";
-            answer.remarks.push(format!("{why} gains from several streams"));
+            memory.in_one_place()
         }
     }
-    let prompt = Usage { cached: 0.0, ..usage };
-    let terms: Option<Vec<Vec<_>>> =
-        places.iter().map(|p| speed::prompt_terms(work, &prompt, p)).collect();
-    let Some(terms) = terms else {
-        answer.remarks.push("no prefill: the arithmetic speed is not known".to_owned());
-        return;
-    };
-    let terms: Vec<_> = terms.into_iter().flatten().collect();
-    let seconds = posynomial::seconds(&terms, &constants.theta);
-    let prefill = speed(&terms, prompt.prompt, seconds, Class::Prefill, None);
-    let wait = |speed: TokensPerSecond, first: TokensPerSecond| {
-        Nanos::from_seconds(prompt.prompt / speed.0 + 1.0 / first.0)
-    };
-    if let Some(decode) = answer.decode {
+
+    /// The longest context that fits with everything on the devices, in steps of 256 tokens.
+    fn longest_context(&self) -> Option<Tokens> {
+        let rooms = self.site.rooms.as_ref()?;
+        let (candidate, site) = (self.candidate, self.site);
+        let fits = |steps: u32| {
+            let tokens = Tokens(steps * 256);
+            if site.is_vllm {
+                let spec = candidate.spec;
+                let memory = vllm::memory(spec, candidate.weights, &self.layout, tokens, site);
+                return site.usable.is_some_and(|(usable, _)| memory.on_device() <= usable);
+            }
+            let memory = candidate.plan.at(candidate.weights, tokens);
+            let needed = self.needed(&memory);
+            let [room] = rooms.devices.as_slice() else {
+                let (weights, plan) = (candidate.weights, candidate.plan);
+                return split(weights, plan, tokens, &memory, needed, rooms).verdict
+                    == Verdict::Fits;
+            };
+            needed.0 <= *room
+        };
+        let most = candidate.spec.context_max.div_ceil(256).max(1);
+        if !fits(1) {
+            return None;
+        }
+        if fits(most) {
+            return Some(Tokens(candidate.spec.context_max));
+        }
+        let (mut good, mut bad) = (1, most);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if fits(middle) {
+                good = middle;
+            } else {
+                bad = middle;
+            }
+        }
+        Some(Tokens(good * 256))
+    }
+
+    fn predict(&self, answer: &mut Answer, split: &Split, tokens: Tokens) {
+        let (site, work) = (self.site, self.candidate.work);
+        if let Some(missing) = &site.no_speed {
+            answer.remarks.push(Arc::clone(missing));
+            return;
+        }
+        let on_host = split.host.layers > 0.0 || split.host.experts > 0.0;
+        if on_host && site.host.is_none() {
+            return;
+        }
+        let context = f64::from(tokens.0);
+        // Shares of different speed add uncertainty that no published measurement covers.
+        let apart = if split.devices.len() > 1 || on_host { 1.5 } else { 1.0 };
+        let step_spread = |class: Class, usage: &Usage| -> (Spread, Basis) {
+            site.spread(class, apart, || self.terms(|p| Some(speed::step_terms(work, usage, p))))
+        };
+        if site.devices.len() > 1 && !site.is_vllm {
+            answer.remarks.push(Arc::clone(&site.several));
+        }
+        if on_host {
+            answer.remarks.push(Arc::clone(&site.beside));
+        }
+        let one = self.usage(context, 1.0);
+        let single = if work.experts.is_some() { Class::DecodeExperts } else { Class::DecodeDense };
+        if !site.is_own(single) {
+            answer.remarks.extend(site.unseen.iter().map(Arc::clone));
+        }
+        let (seconds, ceiling) = self.step_seconds(split, &one);
+        let decode = estimate(step_spread(single, &one), 1.0 / seconds, Some(ceiling));
+        answer.decode = Some(decode);
+        if self.layout.slots > 1 {
+            let slots = f64::from(self.layout.slots);
+            let all = Usage { streams: slots, ..one };
+            let (together, ceiling) = self.step_seconds(split, &all);
+            // Together is never slower than one after the other.
+            let together = together.min(slots * seconds);
+            if site.tells_streams && !on_host {
+                let speed = slots / together;
+                let spread = step_spread(Class::DecodeStreams, &all);
+                answer.system = Some(estimate(spread, speed, Some(ceiling)));
+            } else {
+                answer.remarks.push(Arc::clone(&site.no_streams));
+            }
+        }
+        let prompt = Usage { cached: 0.0, ..one };
+        let Some(seconds) = self.prompt_seconds(split, &prompt) else {
+            answer.remarks.push(Arc::clone(&site.no_prefill));
+            return;
+        };
+        let spread = site.spread(Class::Prefill, apart, || {
+            self.terms(|p| speed::prompt_terms(work, &prompt, p))
+        });
+        let prefill = estimate(spread, context / seconds, None);
+        let wait = |speed: TokensPerSecond, first: TokensPerSecond| {
+            Nanos::from_seconds(context / speed.0 + 1.0 / first.0)
+        };
         answer.ttft = Some(Estimate {
             value: wait(prefill.value, decode.value),
             low: wait(prefill.high, decode.high),
             high: wait(prefill.low, decode.low),
             basis: prefill.basis.min(decode.basis),
         });
+        answer.prefill = Some(prefill);
     }
-    answer.prefill = Some(prefill);
+
+    /// The terms of a time on all devices.
+    fn terms(&self, of: impl Fn(&Place) -> Option<Vec<Term>>) -> Vec<Term> {
+        let devices = self.site.devices.iter().map(|paced| &paced.place);
+        devices.filter_map(of).flatten().collect()
+    }
+
+    /// Seconds of a step, and the tokens a second that bandwidth alone allows.
+    fn step_seconds(&self, split: &Split, usage: &Usage) -> (f64, f64) {
+        let (site, work) = (self.site, self.candidate.work);
+        let theta = &site.constants.theta;
+        let cached = usage.streams * work.cache_read(usage.cached, usage.value_bytes);
+        let touched = work.touched_expert_bytes(usage.streams);
+        let least = |share: Share, bandwidth: f64| {
+            (share.layers * (work.dense_bytes + cached) + share.experts * touched) / bandwidth
+        };
+        if let (Verdict::Fits, Some((one, all, _))) = (&split.verdict, &self.whole) {
+            let time = if usage.streams > 1.0 { all.as_ref().unwrap_or(one) } else { one };
+            let fastest = least(Share::WHOLE, site.devices[0].place.bandwidth);
+            return (time.seconds(work, usage), usage.streams / fastest);
+        }
+        let (mut seconds, mut fastest) = (0.0, 0.0);
+        for (paced, share) in site.parts(split) {
+            seconds += paced.step(work, usage, share, theta).seconds(work, usage);
+            fastest += least(share, paced.place.bandwidth);
+        }
+        let crossings = site.crossings(split, work.layers);
+        (seconds + site.crossing_seconds(crossings, usage.streams, work), usage.streams / fastest)
+    }
+
+    /// Seconds of a prompt; `None` where an arithmetic speed is not known.
+    fn prompt_seconds(&self, split: &Split, usage: &Usage) -> Option<f64> {
+        let (site, work) = (self.site, self.candidate.work);
+        let theta = &site.constants.theta;
+        let full = usage.prompt >= usage.micro_batch;
+        if let (Verdict::Fits, Some((.., time)), true) = (&split.verdict, &self.whole, full) {
+            return Some(time.as_ref()?.seconds(work, usage));
+        }
+        let mut seconds = 0.0;
+        if split.host.experts > 0.0 && split.host.layers == 0.0 {
+            // For many tokens at once the card fetches experts from the host and computes itself
+            // (`ggml_backend_cuda_device_offload_op`).
+            let moved = split.host.experts * work.touched_expert_bytes(usage.together());
+            seconds += usage.chunks() * moved / super::site::LINK;
+            let first = split.devices[0];
+            let fetching =
+                Share { experts: first.experts + split.host.experts, layers: first.layers };
+            for (i, (paced, share)) in site.devices.iter().zip(&split.devices).enumerate() {
+                let share = if i == 0 { fetching } else { *share };
+                seconds += paced.prompt(work, usage, share, theta)?.seconds(work, usage);
+            }
+            return Some(seconds);
+        }
+        for (paced, share) in site.parts(split) {
+            seconds += paced.prompt(work, usage, share, theta)?.seconds(work, usage);
+        }
+        Some(seconds)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::models;
-    use crate::fit::constants;
-    use crate::fit::work::Packing;
-    use crate::model::quant::Quant;
 
     fn ask(machine: &str, model: &str, tokens: u32, slots: u32) -> Answer {
-        let spec = models::find(model).unwrap();
-        let tensors = crate::model::tensors(spec, Quant::Q4KM).unwrap();
-        let work = Work::of_tensors(spec, &tensors, Packing::Q4K);
         let layout = Layout { slot_tokens: Tokens(tokens), slots, ..Layout::default() };
-        let candidate = Candidate {
-            spec,
-            weights: Weights::of(&tensors),
-            plan: Plan::new(spec, &layout),
-            work: &work,
-        };
-        let question = Question { layout, engine: "llama.cpp".to_owned() };
         let machine = Machine::parse(machine, &[]).unwrap();
-        answer(&candidate, &machine, &question, constants::embedded())
+        let question = Question::new(layout, "llama.cpp");
+        super::ask(&machine, models::find(model).unwrap(), Quant::Q4KM, &question).unwrap()
     }
 
     #[test]

@@ -9,7 +9,9 @@ use crate::model::quant::Quant;
 use crate::model::{self, arch};
 use crate::units::{Bytes, Share, Tokens, grouped, significant};
 
-use super::memory::{self, Layout, Weights};
+use super::memory::{self, Layout};
+use super::packed::Packed;
+use super::vllm::Checkpoint;
 
 /// The claims, embedded so that the program needs no file beside it.
 const ROWS: &str = include_str!("../catalog/claims_fit.csv");
@@ -147,7 +149,11 @@ fn about_model(claim: &Claim, spec: &ModelSpec) -> anyhow::Result<(String, Findi
         }
         "memory" | "memory-below" => {
             let layout = layout(claim);
-            let needed = memory::estimate(spec, quant(claim)?, &layout)?.in_one_place();
+            let packed = match Checkpoint::named(&claim.quant) {
+                Some(kind) if kind != Checkpoint::Bf16 => kind.packed(spec)?,
+                _ => Packed::of(spec, quant(claim)?)?,
+            };
+            let needed = memory::of_weights(spec, &packed.weights, &layout)?.in_one_place();
             let text = format!("{} with {} tokens of context", needed.both(), layout.slot_tokens);
             let bytes = needed.0 as f64;
             let finding = match claim.check.as_str() {
@@ -217,10 +223,10 @@ fn share(claim: &Claim) -> anyhow::Result<(String, Finding)> {
     let (mut fitting, mut all) = (0_u32, 0_u32);
     for spec in models::all() {
         let quant = if spec.arch == models::Arch::GptOss { Quant::Mxfp4 } else { quant(claim)? };
-        let Ok(tensors) = memory::tensors(spec, quant) else { continue };
+        let Ok(packed) = Packed::of(spec, quant) else { continue };
         let tokens = layout(claim).slot_tokens.0.min(spec.context_max);
         let layout = Layout { slot_tokens: Tokens(tokens), ..Layout::default() };
-        let needed = memory::of_weights(spec, Weights::of(&tensors), &layout)?.in_one_place();
+        let needed = memory::of_weights(spec, &packed.weights, &layout)?.in_one_place();
         all += 1;
         fitting += u32::from(needed <= room);
     }

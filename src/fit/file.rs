@@ -5,9 +5,13 @@ use anyhow::{Context, bail, ensure};
 use crate::catalog::models::{self, Arch, ModelSpec};
 use crate::model::Tensor;
 use crate::model::gguf::Header;
-use crate::model::quant::TensorType;
+use crate::model::quant::Quant;
 
+use super::packed::MOST_LAYERS;
 use super::work::Packing;
+
+/// No size in a file's keys reaches it.
+const LARGEST: u32 = 1 << 28;
 
 /// The shape that `header` describes. A catalogued model of the same sizes lends what the keys do
 /// not say; without one, only plain decoders can be described.
@@ -20,19 +24,42 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     let number = |key: &str| -> anyhow::Result<u32> {
         let value = header.of_arch(key).and_then(|v| v.of_layer(0));
         let value = value.with_context(|| format!("the key '{architecture}.{key}' is missing"))?;
-        u32::try_from(value).with_context(|| format!("'{architecture}.{key}' is {value}"))
+        let value = u32::try_from(value).ok().filter(|v| *v <= LARGEST);
+        value.with_context(|| format!("'{architecture}.{key}' is larger than any model's"))
     };
     let (layers, hidden) = (number("block_count")?, number("embedding_length")?);
     let heads = number("attention.head_count")?;
     ensure!(layers > 0 && hidden > 0 && heads > 0, "a model without layers, width or heads");
+    ensure!(layers <= MOST_LAYERS, "the file says that it has {layers} layers; no model has");
     let name = header.get("general.name").and_then(|v| v.as_str()).unwrap_or("file").to_owned();
-    let context_max = number("context_length").unwrap_or(u32::MAX / 2);
-    let alike = |s: &&ModelSpec| s.arch == arch && s.layers == layers && s.hidden == hidden;
-    if let Some(known) = models::all().iter().filter(alike).find(|s| s.heads == heads) {
+    let context_max = number("context_length").unwrap_or(LARGEST);
+    let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+    let experts = number("expert_count").unwrap_or(0);
+    // Llama 2 7B and Llama 3.1 8B differ in their key heads alone.
+    let alike = |s: &&ModelSpec| {
+        s.arch == arch
+            && (s.layers, s.hidden, s.heads) == (layers, hidden, heads)
+            && (s.mla.is_some() || s.kv_heads_of(0) == kv_heads || s.is_linear(0))
+            && s.experts.as_ref().map_or(0, |e| e.total) == experts
+    };
+    let vocab = header.vocab().and_then(|v| u32::try_from(v).ok()).filter(|v| *v <= LARGEST);
+    let window = number("attention.sliding_window").ok();
+    // Of several alike, the one that agrees in most of the rest.
+    let agrees = |s: &&ModelSpec| {
+        let same = [
+            Some(s.vocab) == vocab,
+            s.sliding.as_ref().map(|s| s.window) == window || s.arch == Arch::Llama4,
+            s.context_max == context_max,
+        ];
+        same.into_iter().filter(|same| *same).count()
+    };
+    // The last of equals is taken: the catalogue's order, turned round.
+    if let Some(known) = models::all().iter().rev().filter(alike).max_by_key(agrees) {
         let mut spec = known.clone();
         spec.id = name.clone();
         spec.name = name;
         spec.context_max = context_max;
+        spec.vocab = vocab.unwrap_or(spec.vocab);
         return Ok(spec);
     }
     if !matches!(
@@ -43,16 +70,16 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     }
     let base = models::all().iter().find(|s| s.arch == arch);
     let mut spec = base.context("no catalogued model of this architecture")?.clone();
-    let vocab = header.vocab().context("the file has no vocabulary")?;
+    let vocab = vocab.context("the file has no vocabulary")?;
     spec.id = name.clone();
     spec.name = name;
     spec.layers = layers;
     spec.hidden = hidden;
     spec.heads = heads;
-    spec.kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+    spec.kv_heads = kv_heads;
     spec.head_dim = number("attention.key_length").unwrap_or(hidden / heads);
     spec.ffn = number("feed_forward_length").ok();
-    spec.vocab = u32::try_from(vocab).context("the vocabulary is too large")?;
+    spec.vocab = vocab;
     spec.context_max = context_max;
     spec.sliding = None;
     if let (Some(experts), Ok(total)) = (spec.experts.as_mut(), number("expert_count")) {
@@ -62,28 +89,95 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     } else {
         spec.experts = None;
     }
+    ensure!(spec.kv_heads > 0 && spec.head_dim > 0, "a model without key heads or their width");
+    ensure!(
+        spec.experts.as_ref().is_none_or(|e| e.total > 0 && e.active <= e.total),
+        "a model whose tokens use more experts than there are"
+    );
     Ok(spec)
+}
+
+/// The quantisation that the file says it has.
+pub fn quant(header: &Header) -> Option<Quant> {
+    let code = header.get("general.file_type")?.as_u64()?;
+    Quant::ALL.into_iter().find(|q| u64::from(q.file_type()) == code)
 }
 
 /// How most of the layers' weights are packed. A large vocabulary, packed otherwise, is most of the
 /// bytes of a small model and none of the work of its prompts.
 pub fn packing(tensors: &[Tensor]) -> Packing {
-    let layers = || tensors.iter().filter(|t| t.name.starts_with("blk."));
-    let mut most = (0, TensorType::F16);
-    for tensor in layers() {
-        let kind = tensor.kind;
-        let weights: u64 = layers().filter(|t| t.kind == kind).map(Tensor::elements).sum();
-        if weights > most.0 {
-            most = (weights, kind);
-        }
+    let layers = tensors.iter().filter(|t| t.name.starts_with("blk."));
+    Packing::of_most(layers.map(|t| (t.kind, t.elements())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    use crate::fit::memory::{Layout, Plan};
+    use crate::fit::packed::Packed;
+    use crate::model::gguf::{Value, encode, encoded_len};
+    use crate::model::{arch, tensors};
+
+    /// A header with a hole of the right length behind it.
+    fn hollow(path: &Path, metadata: &[(String, Value)], tensors: &[Tensor]) {
+        let header = encode(metadata, tensors);
+        std::fs::write(path, &header).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(encoded_len(&header, tensors)).unwrap();
     }
-    match most.1 {
-        TensorType::F16 | TensorType::F32 => Packing::F16,
-        TensorType::BF16 => Packing::BF16,
-        TensorType::Q8_0 => Packing::Q8,
-        TensorType::Q4_0 | TensorType::Q4_1 => Packing::Q4,
-        TensorType::Q4K => Packing::Q4K,
-        TensorType::Mxfp4 => Packing::Mxfp4,
-        _ => Packing::OtherK,
+
+    fn of_header(header: &Header) -> (ModelSpec, Packed) {
+        let spec = spec(header).unwrap();
+        let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
+        let packed = Packed::of_tensors(&spec, &tensors, packing(&tensors));
+        (spec, packed)
+    }
+
+    #[test]
+    fn a_file_needs_what_the_catalogued_model_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let mut compared = 0;
+        for known in models::all() {
+            let quant = if known.arch == Arch::GptOss { Quant::Mxfp4 } else { Quant::Q4KM };
+            let Ok(expected) = Packed::of(known, quant) else { continue };
+            hollow(&path, &arch::metadata(known, quant), &tensors(known, quant).unwrap());
+            let header = Header::read(&path).unwrap();
+            let (spec, packed) = of_header(&header);
+            assert_eq!(super::quant(&header), Some(quant), "{}", known.id);
+            assert_eq!(packed.weights, expected.weights, "{}", known.id);
+            assert_eq!(packed.work, expected.work, "{}", known.id);
+            let layout = Layout::default();
+            assert_eq!(Plan::new(&spec, &layout), Plan::new(known, &layout), "{}", known.id);
+            compared += 1;
+        }
+        assert!(compared >= 55, "{compared}");
+    }
+
+    #[test]
+    fn a_split_file_needs_what_the_whole_one_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = models::find("qwen3-30b-a3b").unwrap();
+        let all = tensors(known, Quant::Q4KM).unwrap();
+        let part =
+            |i: u16| -> PathBuf { folder.path().join(format!("m-0000{}-of-00002.gguf", i + 1)) };
+        let (first, second) = all.split_at(all.len() / 2);
+        for (i, tensors) in [first, second].into_iter().enumerate() {
+            let mut metadata = if i == 0 { arch::metadata(known, Quant::Q4KM) } else { Vec::new() };
+            metadata.push(("split.no".to_owned(), Value::U16(i as u16)));
+            metadata.push(("split.count".to_owned(), Value::U16(2)));
+            metadata.push(("split.tensors.count".to_owned(), Value::I32(all.len() as i32)));
+            hollow(&part(i as u16), &metadata, tensors);
+        }
+        let expected = Packed::of(known, Quant::Q4KM).unwrap();
+        for i in [0, 1] {
+            let (_, packed) = of_header(&Header::read(&part(i)).unwrap());
+            assert_eq!(packed.weights, expected.weights);
+        }
+        std::fs::remove_file(part(1)).unwrap();
+        let message = format!("{:#}", Header::read(&part(0)).unwrap_err());
+        assert!(message.contains("m-00002-of-00002.gguf"), "{message}");
     }
 }

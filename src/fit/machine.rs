@@ -23,9 +23,14 @@ impl Machine {
     /// From `rtx-5090`, `2x rtx-5090` or `rtx-4090 + rtx-3060-12gb`; `own` are the user's devices.
     pub fn parse(text: &str, own: &[Device]) -> anyhow::Result<Self> {
         let mut devices = Vec::new();
+        let mut names = Vec::new();
         for part in text.split('+').map(str::trim) {
             let (count, name) = counted(part)?;
             let device = hardware::find(name, own)?;
+            names.push(match count {
+                1 => device.id.clone(),
+                _ => format!("{count}x {}", device.id),
+            });
             devices.extend(std::iter::repeat_n(device.clone(), count));
         }
         let cards = devices.iter().filter(|d| d.kind == Kind::Gpu).count();
@@ -37,7 +42,7 @@ impl Machine {
             .then(|| hardware::find(USUAL_HOST, &[]).cloned())
             .transpose()
             .context("the usual processor is catalogued")?;
-        Ok(Self { name: text.trim().to_owned(), devices, host })
+        Ok(Self { name: names.join(" + "), devices, host })
     }
 
     /// What the devices can hold together, with the reason; `None` where a memory is not known.
@@ -74,7 +79,7 @@ fn counted(part: &str) -> anyhow::Result<(usize, &str)> {
 
 /// What a driver's context takes of a card before the first tensor: about 0.5 GiB with CUDA, where
 /// kernels are loaded (assumed; it differs by driver and card), less with others.
-fn driver_share(family: Family) -> Bytes {
+pub(super) fn driver_share(family: Family) -> Bytes {
     match family {
         Family::NvidiaAmpere | Family::NvidiaAda | Family::NvidiaBlackwell | Family::NvidiaHbm => {
             Bytes::from_gib(0.5)
@@ -95,6 +100,8 @@ mod tests {
         assert_eq!(count("2x rtx-5090").unwrap(), 2);
         assert_eq!(count("rtx-4090 + rtx-3060-12gb").unwrap(), 2);
         assert_eq!(count("2 × rtx-4090 + 1x rtx-5090").unwrap(), 3);
+        let name = Machine::parse("2×RTX-4090+rtx-3060", &[]).unwrap().name;
+        assert_eq!(name, "2x rtx-4090 + rtx-3060-12gb");
     }
 
     #[test]

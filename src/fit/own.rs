@@ -1,6 +1,7 @@
 //! Answers for a machine that has measured itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::units::{Nanos, TokensPerSecond};
 
@@ -77,11 +78,11 @@ impl Own {
             return answer::answer(candidate, machine, question, published);
         }
         if !own.own.as_ref().is_some_and(|own| own.has_packing(candidate.work.packing)) {
-            answer.remarks.push(format!(
+            answer.remarks.push(Arc::from(format!(
                 "no weights packed as {} were measured with {} here: wider intervals",
                 candidate.work.packing.name(),
                 question.engine
-            ));
+            )));
         }
         if question.layout.slots == 1 {
             self.put_measured(&mut answer, &candidate.spec.id, quant, question);
@@ -119,9 +120,10 @@ impl Own {
                 "" => String::new(),
                 marks => format!(", marked {marks}"),
             };
-            answer
-                .remarks
-                .push(format!("{name} measured: {} in {}{marks}", point.case_id, point.folder));
+            answer.remarks.push(Arc::from(format!(
+                "{name} measured: {} in {}{marks}",
+                point.case_id, point.folder
+            )));
         }
         answer.decode = decode.map(estimate).or(answer.decode);
         answer.prefill = prefill.map(estimate).or(answer.prefill);
@@ -176,10 +178,10 @@ mod tests {
     use crate::catalog::hardware;
     use crate::catalog::models;
     use crate::fit::constants;
-    use crate::fit::file;
     use crate::fit::measured::{points, tests::record};
-    use crate::fit::memory::{self, Layout, Plan, Weights};
-    use crate::fit::work::Work;
+    use crate::fit::memory::{Layout, Plan};
+    use crate::fit::packed::Packed;
+    use crate::model::quant::Quant;
     use crate::record::Record;
     use crate::units::{Bytes, GbPerSecond, Tflops, Tokens};
 
@@ -212,16 +214,15 @@ mod tests {
 
     fn ask(own: &Own, model: &str, engine: &str, tokens: u32) -> Answer {
         let spec = models::find(model).unwrap();
-        let tensors = memory::tensors(spec, "Q4_K_M".parse().unwrap()).unwrap();
-        let work = Work::of_tensors(spec, &tensors, file::packing(&tensors));
+        let packed = Packed::of(spec, Quant::Q4KM).unwrap();
         let layout = Layout { slot_tokens: Tokens(tokens), ..Layout::default() };
         let candidate = Candidate {
             spec,
-            weights: Weights::of(&tensors),
-            plan: Plan::new(spec, &layout),
-            work: &work,
+            weights: &packed.weights,
+            plan: &Plan::new(spec, &layout),
+            work: &packed.work,
         };
-        let question = Question { layout, engine: engine.to_owned() };
+        let question = Question::new(layout, engine);
         own.answer(&candidate, "Q4_K_M", &machine(), &question, constants::embedded())
     }
 

@@ -5,14 +5,16 @@
 //! matrices, so operations over arithmetic speed lead. What the hardware loses against its data
 //! sheet stands in factors that are fitted to published measurements (`fit::calibrate`).
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::catalog::hardware::{Device, Family};
 
-use super::posynomial::{Prior, Term};
+use super::factors;
+use super::posynomial::Term;
+use super::split::Share;
 use super::work::{Packing, Work};
+
+pub use super::factors::factors;
 
 /// Through what an engine drives a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl Api {
 /// Engines whose speeds were published.
 pub const ENGINES: [&str; 5] = ["llama.cpp", "llamafile", "ollama", "mlx", "vllm"];
 
-/// A device, or a share of a model's layers on it, and how it is driven.
+/// A device and how it is driven.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
     /// The device's id in the catalogue.
@@ -83,8 +85,6 @@ pub struct Place {
     pub api: Api,
     /// One of [`ENGINES`].
     pub engine: String,
-    /// The share of the model's layers that lie here.
-    pub share: f64,
 }
 
 impl Place {
@@ -97,7 +97,6 @@ impl Place {
             fp16: device.fp16.map(|f| f.0 * 1e12),
             api: Api::usual(device.family),
             engine: engine.to_owned(),
-            share: 1.0,
         })
     }
 
@@ -105,6 +104,11 @@ impl Place {
     fn apple_generation(&self) -> Option<u32> {
         let rest = self.device.strip_prefix("apple-m")?;
         rest.chars().next()?.to_digit(10)
+    }
+
+    /// The arithmetic speed where a processor's threads do the work.
+    fn cpu_fp16(&self) -> Option<f64> {
+        self.fp16.filter(|_| self.api == Api::Cpu)
     }
 
     fn shares_memory(&self) -> bool {
@@ -143,280 +147,437 @@ impl Default for Usage {
     }
 }
 
+impl Usage {
+    /// Tokens of a micro-batch.
+    pub fn together(&self) -> f64 {
+        self.micro_batch.min(self.prompt)
+    }
+
+    /// Micro-batches of the prompt.
+    pub fn chunks(&self) -> f64 {
+        (self.prompt / self.together()).ceil()
+    }
+}
+
 /// The terms of the seconds that one step of generation takes (a token for every stream).
 pub fn step_terms(work: &Work, usage: &Usage, place: &Place) -> Vec<Term> {
-    let has_experts = work.experts.is_some();
-    let touched = work.touched_expert_bytes(usage.streams);
-    let bytes = work.dense_bytes + touched;
-    let mut weights = Factors::new("step.weights");
-    weights.place(place, &["family", "engine", "memory", "device"]);
-    weights.one("packing", work.packing.name());
-    weights.scaled("experts", touched / bytes);
-    weights.apple(place, work.packing);
-    let mut layers = Factors::new("step.layer");
-    layers.place(place, &["family", "engine", "api"]);
-    layers.scaled("experts", f64::from(u8::from(has_experts)));
-    layers.scaled("linear", work.linear_share);
-    let mut cache = Factors::new("step.cache");
-    cache.place(place, &["engine", "api"]);
-    cache.scaled("stored-scores", f64::from(u8::from(!usage.flash_attention)));
-    let cached = work.cache_read(usage.cached, usage.value_bytes) + work.state_bytes;
-    let share = place.share;
-    let mut terms = vec![
-        weights.term(share * bytes / place.bandwidth),
-        layers.term(share * work.layers),
-        cache.term(share * usage.streams * cached / place.bandwidth),
-    ];
-    if let Some(fp16) = place.fp16 {
-        if place.api == Api::Cpu {
-            // Few cores unpack and multiply about as fast as memory delivers, and every head of a
-            // query multiplies with the cache by itself.
-            let mut compute = Factors::new("step.compute");
-            compute.one("packing", work.packing.name());
-            terms.push(compute.term(share * work.active_weights() / fp16));
-            let operations = work.attention_operations(usage.cached, 0.0);
-            let seconds = share * usage.streams * operations / fp16;
-            terms.push(Factors::new("step.attention").term(seconds));
-        }
-        if place.family.is_apple() {
-            let unpack = if is_k(work.packing) { "step.unpack-k" } else { "step.unpack" };
-            let seconds = share * work.active_weights() / fp16;
-            terms.push(Factors::new(unpack).term(seconds));
-        }
-        if usage.streams > 1.0 {
-            let operations = 2.0 * work.active_weights() * usage.streams;
-            let mut batch = Factors::new("step.batch");
-            batch.place(place, &["engine"]);
-            terms.push(batch.term(share * operations / fp16));
-        }
-    }
-    terms
+    let known = Known::get();
+    step(work, usage, place, Share::WHOLE)
+        .into_iter()
+        .flatten()
+        .map(|(stem, seconds)| {
+            let mut factors = Vec::new();
+            stem.of_place(place, is_k(work.packing), &mut factors);
+            stem.of_work(known, work, usage, Share::WHOLE, &mut factors);
+            Term { seconds, factors }
+        })
+        .collect()
 }
 
 /// The terms of the seconds that a prompt takes; `None` where the arithmetic speed is unknown.
 pub fn prompt_terms(work: &Work, usage: &Usage, place: &Place) -> Option<Vec<Term>> {
-    let fp16 = place.fp16?;
-    let tokens = usage.prompt;
-    let together = usage.micro_batch.min(tokens);
-    let chunks = (tokens / together).ceil();
-    let share = place.share;
-    let matrix = |name: &'static str| {
-        let mut factors = Factors::new("prompt.matrix");
-        factors.place(place, &["family", "engine", "api", "device"]);
-        factors.one("packing", work.packing.name());
-        factors.scaled("short", (512.0 / together.min(512.0)).ln());
-        factors.scaled("narrow", (4096.0 / work.hidden).ln());
-        if name != "dense" {
-            factors.scaled("experts", 1.0);
-        }
-        if name == "scatter" {
-            factors.base("prompt.scatter");
-        }
-        factors
-    };
-    let mut attention = Factors::new("prompt.attention");
-    attention.place(place, &["api"]);
-    attention.scaled("stored-scores", f64::from(u8::from(!usage.flash_attention)));
-    let read = work.dense_bytes + work.touched_expert_bytes(together);
-    let mut terms = vec![
-        matrix("dense").term(share * 2.0 * work.dense_weights * tokens / fp16),
-        attention.term(share * work.attention_operations(usage.cached, tokens) * tokens / fp16),
-        Factors::new("prompt.read").term(share * chunks * read / place.bandwidth),
-        Factors::new("prompt.layer").term(share * chunks * work.layers),
-    ];
-    if let Some((total, active)) = work.experts {
-        let seconds = share * 2.0 * work.active_expert_weights() * tokens / fp16;
-        terms.push(matrix("experts").term(seconds));
-        // The fewer tokens an expert gets, the worse its matrices fill the hardware.
-        let each = together * active / total;
-        terms.push(matrix("scatter").term(seconds / each));
+    let known = Known::get();
+    let terms =
+        prompt(work, usage, place, Share::WHOLE)?.into_iter().flatten().map(|(stem, seconds)| {
+            let mut factors = Vec::new();
+            stem.of_place(place, is_k(work.packing), &mut factors);
+            stem.of_work(known, work, usage, Share::WHOLE, &mut factors);
+            Term { seconds, factors }
+        });
+    Some(terms.collect())
+}
+
+/// A place whose factors are looked up and summed already: a table of all devices and models asks
+/// for it a hundred thousand times.
+#[derive(Clone, Debug)]
+pub struct Paced {
+    /// The place.
+    pub place: Place,
+    /// Logarithms of its factors for each stem, for plain packings and for k-quants.
+    logs: [[f64; STEMS.len()]; 2],
+}
+
+impl Paced {
+    /// That of `place` with the factors `theta`.
+    pub fn new(place: Place, theta: &[f64]) -> Self {
+        let logs = [false, true].map(|k| {
+            STEMS.map(|stem| {
+                let mut sum = Sum { theta, log: 0.0 };
+                stem.of_place(&place, k, &mut sum);
+                sum.log
+            })
+        });
+        Self { place, logs }
     }
-    Some(terms)
+
+    fn seconds<const N: usize>(
+        &self,
+        work: &Work,
+        usage: &Usage,
+        share: Share,
+        theta: &[f64],
+        terms: [Option<(Stem, f64)>; N],
+    ) -> [f64; N] {
+        let known = Known::get();
+        terms.map(|term| {
+            let Some((stem, seconds)) = term.filter(|t| t.1 > 0.0) else { return 0.0 };
+            let log = self.logs[usize::from(is_k(work.packing))][stem as usize];
+            let mut sum = Sum { theta, log };
+            stem.of_work(known, work, usage, share, &mut sum);
+            seconds * sum.log.exp()
+        })
+    }
+
+    /// The time of one step with `share` of the model here.
+    pub fn step(&self, work: &Work, usage: &Usage, share: Share, theta: &[f64]) -> StepTime {
+        let terms = step(work, usage, &self.place, share);
+        let [weights, layers, _, compute, _, unpack, batch] =
+            self.seconds(work, usage, share, theta, terms);
+        // One byte of cache for each stream.
+        let byte = (Stem::StepCache, share.layers * usage.streams / self.place.bandwidth);
+        let each = share.layers * usage.streams;
+        let operation = self.place.cpu_fp16().map(|fp16| (Stem::StepAttention, each / fp16));
+        let [byte, operation] = self.seconds(work, usage, share, theta, [Some(byte), operation]);
+        StepTime { fixed: weights + layers + compute + unpack + batch, byte, operation }
+    }
+
+    /// The time of a prompt; `None` where the arithmetic speed is unknown.
+    pub fn prompt(
+        &self,
+        work: &Work,
+        usage: &Usage,
+        share: Share,
+        theta: &[f64],
+    ) -> Option<PromptTime> {
+        let terms = prompt(work, usage, &self.place, share)?;
+        let [dense, attention, read, layers, experts, scatter] =
+            self.seconds(work, usage, share, theta, terms);
+        let operations = work.attention_operations(usage.cached, usage.prompt) * usage.prompt;
+        Some(PromptTime {
+            token: (dense + experts + scatter) / usage.prompt,
+            operation: if operations > 0.0 { attention / operations } else { 0.0 },
+            chunk: (read + layers) / usage.chunks(),
+        })
+    }
+}
+
+/// Seconds of a step on one place, whatever is cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepTime {
+    /// Whatever is cached.
+    pub fixed: f64,
+    /// For each byte of cache that one stream reads.
+    pub byte: f64,
+    /// For each operation of one stream's attention, where a processor does it.
+    pub operation: f64,
+}
+
+/// Seconds of a prompt on one place, whose micro-batches are all full.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PromptTime {
+    /// For each token.
+    pub token: f64,
+    /// For each operation of attention.
+    pub operation: f64,
+    /// For each micro-batch.
+    pub chunk: f64,
+}
+
+impl PromptTime {
+    /// Seconds of a prompt of `usage`.
+    pub fn seconds(&self, work: &Work, usage: &Usage) -> f64 {
+        let operations = work.attention_operations(usage.cached, usage.prompt) * usage.prompt;
+        usage.prompt * self.token + operations * self.operation + usage.chunks() * self.chunk
+    }
+}
+
+impl StepTime {
+    /// Seconds with what `usage` has cached.
+    pub fn seconds(&self, work: &Work, usage: &Usage) -> f64 {
+        let cached = work.cache_read(usage.cached, usage.value_bytes) + work.state_bytes;
+        let operations = work.attention_operations(usage.cached, 0.0);
+        self.fixed + cached * self.byte + operations * self.operation
+    }
+}
+
+/// The parts of a step: always the same ones, in this order.
+fn step(work: &Work, usage: &Usage, place: &Place, share: Share) -> [Option<(Stem, f64)>; 7] {
+    let bytes = local_bytes(work, usage.streams, share);
+    let cached = work.cache_read(usage.cached, usage.value_bytes) + work.state_bytes;
+    let weights = share.layers * (work.dense_weights + work.output_weights)
+        + share.experts * work.active_expert_weights();
+    let unpack = if is_k(work.packing) { Stem::StepUnpackK } else { Stem::StepUnpack };
+    let unpacked = place.fp16.filter(|_| place.family.is_apple());
+    let together = place.fp16.filter(|_| usage.streams > 1.0);
+    [
+        Some((Stem::StepWeights, bytes.0 / place.bandwidth)),
+        Some((Stem::StepLayer, share.layers.max(share.experts) * work.layers)),
+        Some((Stem::StepCache, share.layers * usage.streams * cached / place.bandwidth)),
+        // Few cores unpack and multiply about as fast as memory delivers, and every head of a query
+        // multiplies with the cache by itself.
+        place.cpu_fp16().map(|fp16| (Stem::StepCompute, weights / fp16)),
+        place.cpu_fp16().map(|fp16| {
+            let operations = work.attention_operations(usage.cached, 0.0);
+            (Stem::StepAttention, share.layers * usage.streams * operations / fp16)
+        }),
+        unpacked.map(|fp16| (unpack, weights / fp16)),
+        together.map(|fp16| (Stem::StepBatch, 2.0 * weights * usage.streams / fp16)),
+    ]
+}
+
+/// The parts of a prompt: always the same ones, in this order.
+fn prompt(
+    work: &Work,
+    usage: &Usage,
+    place: &Place,
+    share: Share,
+) -> Option<[Option<(Stem, f64)>; 6]> {
+    let fp16 = place.fp16?;
+    let (tokens, together, chunks) = (usage.prompt, usage.together(), usage.chunks());
+    let (bytes, _) = local_bytes(work, together, share);
+    let attention = work.attention_operations(usage.cached, tokens) * tokens;
+    let experts = 2.0 * share.experts * work.active_expert_weights() * tokens / fp16;
+    Some([
+        Some((Stem::PromptMatrix, 2.0 * share.layers * work.dense_weights * tokens / fp16)),
+        Some((Stem::PromptAttention, share.layers * attention / fp16)),
+        Some((Stem::PromptRead, chunks * bytes / place.bandwidth)),
+        Some((Stem::PromptLayer, share.layers.max(share.experts) * chunks * work.layers)),
+        work.experts.map(|_| (Stem::PromptExperts, experts)),
+        // The fewer tokens an expert gets, the worse its matrices fill the hardware.
+        work.experts
+            .map(|(total, active)| (Stem::PromptScatter, experts / (together * active / total))),
+    ])
+}
+
+/// Bytes of weights that a pass over `tokens` tokens reads from a place, and of them experts'.
+fn local_bytes(work: &Work, tokens: f64, share: Share) -> (f64, f64) {
+    let touched = share.experts * work.touched_expert_bytes(tokens);
+    (share.layers * work.dense_bytes + touched, touched)
 }
 
 fn is_k(packing: Packing) -> bool {
     matches!(packing, Packing::Q4K | Packing::OtherK)
 }
 
-/// Collects the factors of one term.
-struct Factors {
-    stem: &'static str,
-    found: Vec<(usize, f64)>,
+/// What a term's time is spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stem {
+    StepWeights,
+    StepLayer,
+    StepCache,
+    StepUnpack,
+    StepUnpackK,
+    StepBatch,
+    StepCompute,
+    StepAttention,
+    PromptMatrix,
+    PromptExperts,
+    PromptScatter,
+    PromptAttention,
+    PromptRead,
+    PromptLayer,
 }
 
-impl Factors {
-    fn new(stem: &'static str) -> Self {
-        let mut factors = Self { stem, found: Vec::new() };
-        factors.base(stem);
-        factors
-    }
+const STEMS: [Stem; 14] = [
+    Stem::StepWeights,
+    Stem::StepLayer,
+    Stem::StepCache,
+    Stem::StepUnpack,
+    Stem::StepUnpackK,
+    Stem::StepBatch,
+    Stem::StepCompute,
+    Stem::StepAttention,
+    Stem::PromptMatrix,
+    Stem::PromptExperts,
+    Stem::PromptScatter,
+    Stem::PromptAttention,
+    Stem::PromptRead,
+    Stem::PromptLayer,
+];
 
-    fn base(&mut self, name: &str) {
-        self.push(name, 1.0);
-    }
-
-    fn push(&mut self, name: &str, exponent: f64) {
-        if exponent == 0.0 {
-            return;
+impl Stem {
+    /// The first word of its factors.
+    fn name(self) -> &'static str {
+        match self {
+            Self::StepWeights => "step.weights",
+            Self::StepLayer => "step.layer",
+            Self::StepCache => "step.cache",
+            Self::StepUnpack => "step.unpack",
+            Self::StepUnpackK => "step.unpack-k",
+            Self::StepBatch => "step.batch",
+            Self::StepCompute => "step.compute",
+            Self::StepAttention => "step.attention",
+            Self::PromptMatrix | Self::PromptExperts | Self::PromptScatter => "prompt.matrix",
+            Self::PromptAttention => "prompt.attention",
+            Self::PromptRead => "prompt.read",
+            Self::PromptLayer => "prompt.layer",
         }
-        // A name that is not in the list has the factor one.
-        if let Some(&i) = INDEX.get(name) {
-            self.found.push((i, exponent));
-        }
     }
 
-    fn one(&mut self, group: &str, value: &str) {
-        self.named(&[self.stem, group, value], 1.0);
-    }
-
-    fn scaled(&mut self, group: &str, exponent: f64) {
-        self.named(&[self.stem, group], exponent);
-    }
-
-    /// One name is written over the other: a table of all devices and models asks for millions.
-    fn named(&mut self, parts: &[&str], exponent: f64) {
-        thread_local! {
-            static NAME: RefCell<String> = const { RefCell::new(String::new()) };
-        }
-        NAME.with_borrow_mut(|name| {
-            name.clear();
-            for (i, part) in parts.iter().enumerate() {
-                if i > 0 {
-                    name.push('.');
-                }
-                name.push_str(part);
+    /// The factors that the place alone decides, by their names; `k`: the weights are k-quants.
+    fn of_place(self, place: &Place, k: bool, out: &mut impl Collect) {
+        let stem = self.name();
+        out.named(stem);
+        let groups: &[&str] = match self {
+            Self::StepWeights => &["family", "engine", "memory", "device"],
+            Self::StepLayer => &["family", "engine", "api"],
+            Self::StepCache => &["engine", "api"],
+            Self::StepBatch => &["engine"],
+            Self::PromptMatrix | Self::PromptExperts | Self::PromptScatter => {
+                &["family", "engine", "api", "device"]
             }
-            self.push(name, exponent);
-        });
-    }
-
-    fn place(&mut self, place: &Place, groups: &[&str]) {
+            Self::PromptAttention => &["api"],
+            Self::StepUnpack
+            | Self::StepUnpackK
+            | Self::StepCompute
+            | Self::StepAttention
+            | Self::PromptRead
+            | Self::PromptLayer => &[],
+        };
         for &group in groups {
             let value = match group {
                 "family" => place.family.name(),
                 "engine" => &place.engine,
                 "api" => place.api.name(),
-                "memory" => {
-                    if place.shares_memory() {
-                        "shared"
-                    } else {
-                        "own"
-                    }
-                }
+                "memory" if place.shares_memory() => "shared",
+                "memory" => "own",
                 _ => &place.device,
             };
-            self.one(group, value);
+            out.named(&format!("{stem}.{group}.{value}"));
+        }
+        if self == Self::PromptScatter {
+            out.named("prompt.scatter");
+        }
+        if self == Self::StepWeights {
+            match place.apple_generation() {
+                Some(1) => {
+                    out.named("step.weights.apple-m1");
+                    if k {
+                        out.named("step.weights.apple-m1-k");
+                    }
+                }
+                Some(4..) => out.named("step.weights.apple-m4-on"),
+                _ => {}
+            }
         }
     }
 
-    fn apple(&mut self, place: &Place, packing: Packing) {
-        let Some(generation) = place.apple_generation() else { return };
-        if generation == 1 {
-            self.scaled("apple-m1", 1.0);
-            self.scaled("apple-m1-k", f64::from(u8::from(is_k(packing))));
-        } else if generation >= 4 {
-            self.scaled("apple-m4-on", 1.0);
+    /// The factors that follow from the model and its use.
+    fn of_work(
+        self,
+        known: &Known,
+        work: &Work,
+        usage: &Usage,
+        share: Share,
+        out: &mut impl Collect,
+    ) {
+        let packing = work.packing as usize;
+        let stored = f64::from(u8::from(!usage.flash_attention));
+        match self {
+            Self::StepWeights => {
+                out.at(known.weights_packing[packing], 1.0);
+                if work.experts.is_some() {
+                    let (bytes, touched) = local_bytes(work, usage.streams, share);
+                    out.at(known.weights_experts, touched / bytes);
+                }
+            }
+            Self::StepLayer => {
+                out.at(known.layer_experts, f64::from(u8::from(work.experts.is_some())));
+                out.at(known.layer_linear, work.linear_share);
+            }
+            Self::StepCache => out.at(known.cache_stored, stored),
+            Self::StepCompute => out.at(known.compute_packing[packing], 1.0),
+            Self::PromptMatrix | Self::PromptExperts | Self::PromptScatter => {
+                out.at(known.matrix_packing[packing], 1.0);
+                out.at(known.matrix_short, (512.0 / usage.together().min(512.0)).ln());
+                out.at(known.matrix_narrow, (4096.0 / work.hidden).ln());
+                if self != Self::PromptMatrix {
+                    out.at(known.matrix_experts, 1.0);
+                }
+            }
+            Self::PromptAttention => out.at(known.attention_stored, stored),
+            Self::StepUnpack
+            | Self::StepUnpackK
+            | Self::StepBatch
+            | Self::StepAttention
+            | Self::PromptRead
+            | Self::PromptLayer => {}
         }
-    }
-
-    fn term(self, seconds: f64) -> Term {
-        Term { seconds, factors: self.found }
     }
 }
 
-/// A factor: its name, and what is believed of it before measurements.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Named {
-    /// `term.group.value`.
-    pub name: String,
-    /// The belief.
-    pub prior: Prior,
+/// Where factors go: into a list, to be fitted, or into their product, to predict.
+trait Collect {
+    /// Takes factor `i` with its exponent.
+    fn push(&mut self, i: usize, exponent: f64);
+
+    /// The same where the factor is known; one that is not in the list is one.
+    fn at(&mut self, i: Option<usize>, exponent: f64) {
+        if let Some(i) = i.filter(|_| exponent != 0.0) {
+            self.push(i, exponent);
+        }
+    }
+
+    /// The factor with this name.
+    fn named(&mut self, name: &str) {
+        self.at(factors::index(name), 1.0);
+    }
 }
 
-/// Every factor, in the order of θ.
-pub fn factors() -> &'static [Named] {
-    static ALL: LazyLock<Vec<Named>> = LazyLock::new(list);
-    &ALL
+impl Collect for Vec<(usize, f64)> {
+    fn push(&mut self, i: usize, exponent: f64) {
+        Vec::push(self, (i, exponent));
+    }
 }
 
-static INDEX: LazyLock<HashMap<&'static str, usize>> =
-    LazyLock::new(|| factors().iter().enumerate().map(|(i, f)| (f.name.as_str(), i)).collect());
+/// The logarithm of a product.
+struct Sum<'a> {
+    theta: &'a [f64],
+    log: f64,
+}
 
-/// Priors: bases from data sheets and first principles (nine tenths to half of the bandwidth is
-/// reached, a layer costs tens of microseconds, a third to a half of the arithmetic speed is
-/// reached); groups differ from their base by no more than the deviation, mostly.
-fn list() -> Vec<Named> {
-    let mut all = Vec::new();
-    let mut add = |name: &str, mean: f64, deviation: f64| {
-        all.push(Named { name: name.to_owned(), prior: Prior { mean, deviation } });
-    };
-    let devices = || crate::catalog::hardware::all().iter().map(|d| d.id.as_str());
-    add("step.weights", (1.0_f64 / 0.8).ln(), 0.3);
-    add("step.layer", 7e-5_f64.ln(), 1.0);
-    add("step.cache", 2.0_f64.ln(), 0.7);
-    add("step.unpack", 1.0_f64.ln(), 1.0);
-    add("step.unpack-k", 3.0_f64.ln(), 1.0);
-    add("step.batch", 5.0_f64.ln(), 0.7);
-    add("step.compute", 1.0_f64.ln(), 0.7);
-    add("step.attention", 4.0_f64.ln(), 1.0);
-    add("prompt.matrix", (1.0_f64 / 0.4).ln(), 0.5);
-    add("prompt.scatter", 20.0_f64.ln(), 1.0);
-    add("prompt.attention", 4.0_f64.ln(), 1.0);
-    add("prompt.read", (1.0_f64 / 0.75).ln(), 0.1);
-    add("prompt.layer", 1e-4_f64.ln(), 1.0);
-    for (stem, group, deviation) in [
-        ("step.weights", "family", 0.2),
-        ("step.layer", "family", 0.3),
-        ("prompt.matrix", "family", 0.4),
-    ] {
-        for family in Family::ALL {
-            add(&format!("{stem}.{group}.{}", family.name()), 0.0, deviation);
-        }
+impl Collect for Sum<'_> {
+    fn push(&mut self, i: usize, exponent: f64) {
+        self.log += exponent * self.theta[i];
     }
-    for (stem, deviation) in [
-        ("step.weights", 0.15),
-        ("step.layer", 0.3),
-        ("step.cache", 0.4),
-        ("step.batch", 0.5),
-        ("prompt.matrix", 0.3),
-    ] {
-        for engine in ENGINES {
-            add(&format!("{stem}.engine.{engine}"), 0.0, deviation);
-        }
+}
+
+/// Indices of the factors that follow from a model, looked up once.
+struct Known {
+    weights_packing: [Option<usize>; Packing::ALL.len()],
+    weights_experts: Option<usize>,
+    layer_experts: Option<usize>,
+    layer_linear: Option<usize>,
+    cache_stored: Option<usize>,
+    compute_packing: [Option<usize>; Packing::ALL.len()],
+    matrix_packing: [Option<usize>; Packing::ALL.len()],
+    matrix_short: Option<usize>,
+    matrix_narrow: Option<usize>,
+    matrix_experts: Option<usize>,
+    attention_stored: Option<usize>,
+}
+
+impl Known {
+    fn get() -> &'static Self {
+        static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+            let at = factors::index;
+            let packings = |stem: &str| {
+                Packing::ALL.map(|packing| at(&format!("{stem}.packing.{}", packing.name())))
+            };
+            Known {
+                weights_packing: packings("step.weights"),
+                weights_experts: at("step.weights.experts"),
+                layer_experts: at("step.layer.experts"),
+                layer_linear: at("step.layer.linear"),
+                cache_stored: at("step.cache.stored-scores"),
+                compute_packing: packings("step.compute"),
+                matrix_packing: packings("prompt.matrix"),
+                matrix_short: at("prompt.matrix.short"),
+                matrix_narrow: at("prompt.matrix.narrow"),
+                matrix_experts: at("prompt.matrix.experts"),
+                attention_stored: at("prompt.attention.stored-scores"),
+            }
+        });
+        &KNOWN
     }
-    for (stem, deviation) in [
-        ("step.layer", 0.6),
-        ("step.cache", 0.5),
-        ("prompt.matrix", 0.4),
-        ("prompt.attention", 0.4),
-    ] {
-        for api in Api::ALL {
-            add(&format!("{stem}.api.{}", api.name()), 0.0, deviation);
-        }
-    }
-    for (stem, deviation) in [("step.weights", 0.12), ("step.compute", 0.3), ("prompt.matrix", 0.2)]
-    {
-        for packing in Packing::ALL {
-            add(&format!("{stem}.packing.{}", packing.name()), 0.0, deviation);
-        }
-    }
-    for (stem, deviation) in [("step.weights", 0.1), ("prompt.matrix", 0.15)] {
-        for device in devices() {
-            add(&format!("{stem}.device.{device}"), 0.0, deviation);
-        }
-    }
-    add("step.weights.memory.shared", 0.0, 0.1);
-    add("step.weights.memory.own", 0.0, 0.1);
-    add("step.weights.experts", 0.0, 0.5);
-    add("step.weights.apple-m1", 0.0, 0.1);
-    add("step.weights.apple-m1-k", 0.0, 0.3);
-    add("step.weights.apple-m4-on", 0.0, 0.1);
-    add("step.layer.experts", 0.0, 1.0);
-    add("step.layer.linear", 0.0, 1.0);
-    add("step.cache.stored-scores", 0.7, 1.0);
-    add("prompt.matrix.experts", 0.0, 0.5);
-    add("prompt.matrix.short", 0.0, 0.3);
-    add("prompt.matrix.narrow", 0.0, 0.3);
-    add("prompt.attention.stored-scores", 0.5, 1.0);
-    all
 }

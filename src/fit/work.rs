@@ -2,10 +2,12 @@
 
 use anyhow::Context;
 
-use crate::catalog::models::{Arch, ModelSpec};
+use crate::catalog::models::{Arch, Compressed, ModelSpec};
 use crate::catalog::published::PublishedModel;
 use crate::model::quant::{Quant, TensorType};
 use crate::model::{self, Tensor};
+
+use super::packed::{Part, Piece};
 
 /// Layers whose key-value cache is alike.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,6 +90,27 @@ impl Packing {
         }
     }
 
+    /// That of the type which most weights have, of tensors' types and weights.
+    pub fn of_most(tensors: impl Iterator<Item = (TensorType, u64)>) -> Self {
+        let mut sums: Vec<(TensorType, u64)> = Vec::new();
+        for (kind, weights) in tensors {
+            match sums.iter_mut().find(|(k, _)| *k == kind) {
+                Some((_, sum)) => *sum = sum.saturating_add(weights),
+                None => sums.push((kind, weights)),
+            }
+        }
+        let most = sums.into_iter().max_by_key(|(_, weights)| *weights);
+        match most.map_or(TensorType::F16, |(kind, _)| kind) {
+            TensorType::F16 | TensorType::F32 => Self::F16,
+            TensorType::BF16 => Self::BF16,
+            TensorType::Q8_0 => Self::Q8,
+            TensorType::Q4_0 | TensorType::Q4_1 => Self::Q4,
+            TensorType::Q4K => Self::Q4K,
+            TensorType::Mxfp4 => Self::Mxfp4,
+            _ => Self::OtherK,
+        }
+    }
+
     /// That of a quantisation.
     pub fn of(quant: Quant) -> Self {
         match quant {
@@ -111,6 +134,12 @@ impl Work {
 
     /// That of a model whose tensors are known, such as those of a file.
     pub fn of_tensors(spec: &ModelSpec, tensors: &[Tensor], packing: Packing) -> Self {
+        let pieces: Vec<Piece> = tensors.iter().map(Piece::of).collect();
+        Self::of_pieces(spec, &pieces, packing)
+    }
+
+    /// The same where it is known already what each tensor is for.
+    pub fn of_pieces(spec: &ModelSpec, pieces: &[Piece], packing: Packing) -> Self {
         let mut work = Self {
             layers: f64::from(spec.layers),
             linear_share: 0.0,
@@ -121,27 +150,35 @@ impl Work {
             expert_weights: 0.0,
             output_weights: 0.0,
             experts: spec.experts.as_ref().map(|e| (f64::from(e.total), f64::from(e.active))),
-            file_bytes: tensors.iter().map(|t| t.bytes() as f64).sum(),
+            file_bytes: 0.0,
             cache: cache_groups(spec),
             state_bytes: 0.0,
             packing,
         };
-        let tied = !tensors.iter().any(|t| t.name == "output.weight");
-        for tensor in tensors {
-            let (bytes, weights) = (tensor.bytes() as f64, tensor.elements() as f64);
-            let output = if tied { "token_embd.weight" } else { "output.weight" };
-            if tensor.name == output {
-                work.output_weights += weights;
-                work.dense_bytes += bytes;
-            } else if tensor.name.contains("token_embd") {
+        let tied = !pieces.iter().any(|p| p.part == Part::Output);
+        for piece in pieces {
+            let (bytes, weights) = (piece.bytes as f64, piece.elements as f64);
+            work.file_bytes += bytes;
+            match piece.part {
+                Part::Output => {
+                    work.output_weights += weights;
+                    work.dense_bytes += bytes;
+                }
+                Part::Embedding if tied => {
+                    work.output_weights += weights;
+                    work.dense_bytes += bytes;
+                }
                 // Rows of it are looked up, not multiplied with.
-            } else if tensor.name.contains("_exps.") {
-                work.expert_bytes += bytes;
-                work.expert_weights += weights;
-            } else {
-                work.dense_bytes += bytes;
-                // Norms and biases are added or multiplied element by element.
-                work.dense_weights += if tensor.dims.len() > 1 { weights } else { 0.0 };
+                Part::Embedding | Part::Lookup => {}
+                Part::Experts(_) => {
+                    work.expert_bytes += bytes;
+                    work.expert_weights += weights;
+                }
+                Part::Layer(_) | Part::Other => {
+                    work.dense_bytes += bytes;
+                    // Norms and biases are added or multiplied element by element.
+                    work.dense_weights += if piece.is_matrix { weights } else { 0.0 };
+                }
             }
         }
         if let Some(linear) = &spec.linear {
@@ -230,6 +267,9 @@ impl Work {
 /// The layers of `spec` in groups with the same cache.
 pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
     let mut groups: Vec<CacheGroup> = Vec::new();
+    if spec.compressed.is_some() {
+        return compressed_groups(spec);
+    }
     for il in (0..spec.layers).filter(|&il| !spec.is_linear(il)) {
         let head = f64::from(spec.head_dim_of(il));
         let heads = f64::from(spec.heads);
@@ -250,6 +290,36 @@ pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
             Some(g) => g.layers += 1.0,
             None => groups.push(group),
         }
+    }
+    groups
+}
+
+/// DeepSeek V4: every layer looks back at a window; the others' compressed rows are read besides, of
+/// every fourth token those that the indexer chooses.
+fn compressed_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
+    let head = f64::from(spec.head_dim);
+    let heads = f64::from(spec.heads);
+    let window = spec.sliding.as_ref().map(|s| f64::from(s.window));
+    let layers = |ratio: u32| {
+        f64::from((0..spec.layers).filter(|&il| Compressed::ratio(il) == ratio).count() as u32)
+    };
+    // One row for `every` tokens, so that much of it for each token.
+    let group = |layers: f64, every: f64, values: f64, operations: f64, window| CacheGroup {
+        layers,
+        values_per_token: values / every,
+        operations: operations / every,
+        window,
+    };
+    let attention = 4.0 * heads * head;
+    let mut groups = vec![
+        group(f64::from(spec.layers), 1.0, head, attention, window),
+        group(layers(128), 128.0, head, attention, None),
+    ];
+    if let Some(x) = &spec.indexer {
+        let key = f64::from(x.key_dim);
+        let chosen = Some(4.0 * f64::from(x.top_k));
+        groups.push(group(layers(4), 4.0, key, 2.0 * f64::from(x.heads) * key, None));
+        groups.push(group(layers(4), 4.0, head, attention, chosen));
     }
     groups
 }

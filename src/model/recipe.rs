@@ -10,28 +10,66 @@ use super::quant::{Quant, TensorType};
 
 /// The type of each of `shapes`, in their order.
 pub fn types(spec: &ModelSpec, shapes: &[Shape], quant: Quant) -> anyhow::Result<Vec<TensorType>> {
-    if quant == Quant::Mxfp4 && spec.experts.is_none() {
-        bail!("MXFP4 is for mixtures of experts and '{}' has none; use Q4_0 or Q4_K_M", spec.id);
+    Recipes::new(spec, shapes).types(quant)
+}
+
+/// A model's tensors as the recipes see them, made once for all quantisations.
+pub struct Recipes<'a> {
+    spec: &'a ModelSpec,
+    shapes: &'a [Shape],
+    /// One for each of `shapes`.
+    traits: Vec<Trait>,
+    /// Some rules count the tensors of a kind, in llama.cpp's order: by layer, then by name.
+    order: Vec<usize>,
+    tied: bool,
+    values: u32,
+}
+
+/// What a tensor's name and rank say.
+struct Trait {
+    role: Role,
+    layer: i64,
+    quantisable: bool,
+}
+
+impl<'a> Recipes<'a> {
+    /// Those of `spec`, whose tensors are `shapes`.
+    pub fn new(spec: &'a ModelSpec, shapes: &'a [Shape]) -> Self {
+        let traits: Vec<Trait> = shapes
+            .iter()
+            .map(|s| Trait {
+                role: Role::of(&s.name),
+                layer: layer_of(&s.name),
+                quantisable: is_quantisable(s),
+            })
+            .collect();
+        let mut order: Vec<usize> = (0..shapes.len()).collect();
+        order.sort_by(|&a, &b| {
+            let key = |i: usize| (traits[i].layer, shapes[i].name.as_str());
+            key(a).cmp(&key(b))
+        });
+        let tied = !shapes.iter().any(|s| s.name == "output.weight");
+        let values = traits.iter().filter(|t| t.role.is_value()).count() as u32;
+        Self { spec, shapes, traits, order, tied, values }
     }
-    // Some rules count the tensors of a kind, in llama.cpp's order: by layer, then by name.
-    let mut order: Vec<usize> = (0..shapes.len()).collect();
-    order.sort_by(|&a, &b| {
-        let key = |i: usize| (layer_of(&shapes[i].name), shapes[i].name.as_str());
-        key(a).cmp(&key(b))
-    });
-    let mut recipe = Recipe {
-        spec,
-        quant,
-        tied: !shapes.iter().any(|s| s.name == "output.weight"),
-        values: shapes.iter().filter(|s| Role::of(&s.name).is_value()).count() as u32,
-        value: 0,
-        down: 0,
-    };
-    let mut types = vec![TensorType::F32; shapes.len()];
-    for i in order {
-        types[i] = recipe.next(&shapes[i]);
+
+    /// The type of each tensor in `quant`.
+    pub fn types(&self, quant: Quant) -> anyhow::Result<Vec<TensorType>> {
+        let spec = self.spec;
+        if quant == Quant::Mxfp4 && spec.experts.is_none() {
+            bail!(
+                "MXFP4 is for mixtures of experts and '{}' has none; use Q4_0 or Q4_K_M",
+                spec.id
+            );
+        }
+        let mut recipe =
+            Recipe { spec, quant, tied: self.tied, values: self.values, value: 0, down: 0 };
+        let mut types = vec![TensorType::F32; self.shapes.len()];
+        for &i in &self.order {
+            types[i] = recipe.next(&self.shapes[i], &self.traits[i]);
+        }
+        Ok(types)
     }
-    Ok(types)
 }
 
 /// The layer in a tensor's name; −1 for those outside layers.
@@ -118,8 +156,8 @@ struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    fn next(&mut self, shape: &Shape) -> TensorType {
-        if !is_quantisable(shape) {
+    fn next(&mut self, shape: &Shape, known: &Trait) -> TensorType {
+        if !known.quantisable {
             // What converters leave: everything small in F32, per_layer_model_proj in the type of
             // the file that was quantised, which is BF16 unless F16 was asked for.
             return match (shape.name.as_str(), self.quant) {
@@ -134,14 +172,14 @@ impl Recipe<'_> {
             let experts = shape.dims.len() == 3 && self.spec.arch == Arch::GptOss;
             return if experts { TensorType::Mxfp4 } else { self.quant.main_type() };
         }
-        let chosen = self.choose(shape);
+        let chosen = self.choose(shape, known);
         fallback(chosen, shape.dims[0])
     }
 
-    fn choose(&mut self, shape: &Shape) -> TensorType {
+    fn choose(&mut self, shape: &Shape, known: &Trait) -> TensorType {
         use TensorType::{Mxfp4, Q3K, Q4K, Q5K, Q6K, Q8_0};
         let main = self.quant.main_type();
-        let role = Role::of(&shape.name);
+        let role = known.role;
         let eight_experts = self.experts() == 8;
         if role == Role::Output || (self.tied && role == Role::TokenEmbedding) {
             return match main {
@@ -176,7 +214,7 @@ impl Recipe<'_> {
             Role::Down => {
                 // Tensors of experts and shared experts count by the layer they lie in.
                 let i = match self.experts() > 1 {
-                    true => layer_of(&shape.name) as u32,
+                    true => known.layer as u32,
                     false => self.down,
                 };
                 self.down += 1;

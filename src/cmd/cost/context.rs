@@ -39,7 +39,7 @@ impl Context {
             prices: crate::cmd::prices::list()?,
             workload: preset.unwrap_or_else(|| "the stated workload".to_owned()),
             carbon: electricity::carbon(&place),
-            own: crate::cmd::fit::own_devices(args.catalog.as_deref())?,
+            own: crate::cmd::own::catalog(args.catalog.as_deref())?.devices,
             scenario,
         })
     }

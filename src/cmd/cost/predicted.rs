@@ -1,13 +1,15 @@
 //! How fast a machine would serve the workload, and whether it holds the model, as `fit` predicts.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
 
 use crate::catalog::models::ModelSpec;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use crate::fit::constants;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{self, Layout, Plan, Weights};
-use crate::fit::work::{Packing, Work};
+use crate::fit::memory::{Layout, Plan};
+use crate::fit::packed::Packed;
 use crate::model::quant::Quant;
 use crate::scenario::Slo;
 use crate::units::{Nanos, Tokens, TokensPerSecond};
@@ -20,8 +22,7 @@ use super::speed::{Pace, Speed};
 pub struct Predictor<'a> {
     spec: &'a ModelSpec,
     quant: Quant,
-    weights: Weights,
-    work: Work,
+    packed: Packed,
     engine: &'a str,
 }
 
@@ -34,23 +35,18 @@ impl<'a> Predictor<'a> {
             args.engine,
             crate::fit::speed::ENGINES.join(", ")
         );
-        let tensors = memory::tensors(spec, quant)
+        let packed = Packed::of(spec, quant)
             .with_context(|| format!("cannot predict '{}' in {quant}", spec.id))?;
-        let (weights, packing) = (Weights::of(&tensors), Packing::of(quant));
-        let work = Work::of_tensors(spec, &tensors, packing);
-        Ok(Self { spec, quant, weights, work, engine: &args.engine })
+        Ok(Self { spec, quant, packed, engine: &args.engine })
     }
 
     fn ask(&self, machine: &Machine, tokens: f64, slots: u32) -> Answer {
         let tokens = tokens.round().clamp(1.0, f64::from(self.spec.context_max)) as u32;
         let layout = Layout { slots, slot_tokens: Tokens(tokens), ..Layout::default() };
-        let candidate = Candidate {
-            spec: self.spec,
-            weights: self.weights,
-            plan: Plan::new(self.spec, &layout),
-            work: &self.work,
-        };
-        let question = Question { layout, engine: self.engine.to_owned() };
+        let plan = Plan::new(self.spec, &layout);
+        let Packed { weights, work } = &self.packed;
+        let candidate = Candidate { spec: self.spec, weights, plan: &plan, work };
+        let question = Question::new(layout, self.engine);
         answer::answer(&candidate, machine, &question, constants::embedded())
     }
 
@@ -74,7 +70,7 @@ impl<'a> Predictor<'a> {
             Verdict::Unknown(reason) => {
                 Some(format!("cannot be said to hold {model} with {room}: {reason}"))
             }
-            Verdict::Partly { .. } | Verdict::DoesNotFit { .. } => {
+            Verdict::ExpertsOnCpu { .. } | Verdict::Partly { .. } | Verdict::DoesNotFit { .. } => {
                 let has = answer.usable.map_or_else(String::new, |(bytes, why)| {
                     format!(", and has {bytes} for it ({why})")
                 });
@@ -102,7 +98,7 @@ impl<'a> Predictor<'a> {
             }
             let answer = self.ask(machine, depth, streams);
             let Some(together) = (if streams == 1 { answer.decode } else { answer.system }) else {
-                limit = answer.remarks.last().cloned().unwrap_or_default();
+                limit = answer.remarks.last().map_or_else(String::new, ToString::to_string);
                 break;
             };
             if let Some(miss) = demand.slo.and_then(|slo| {
@@ -144,7 +140,7 @@ impl<'a> Predictor<'a> {
         Ok(Speed::Predicted { paces, source })
     }
 
-    fn unknown(&self, machine: &Machine, remarks: &[String]) -> String {
+    fn unknown(&self, machine: &Machine, remarks: &[Arc<str>]) -> String {
         format!(
             "the speed of {} {} on {} cannot be predicted{}: state it with --tok-s",
             self.spec.id,

@@ -7,11 +7,10 @@ use crate::cmd::own_results;
 use crate::fit::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use crate::fit::basis::Basis;
 use crate::fit::constants;
-use crate::fit::file;
 use crate::fit::machine::Machine;
-use crate::fit::memory::{self, Layout, Plan, Weights};
+use crate::fit::memory::{Layout, Plan};
 use crate::fit::own::Own;
-use crate::fit::work::Work;
+use crate::fit::packed::Packed;
 use crate::model::quant::Quant;
 use crate::record::{Outcome, Record};
 use crate::report::publish::{Names, Source};
@@ -66,16 +65,11 @@ fn ask(
     context: Tokens,
 ) -> Option<Answer> {
     let spec = models::find(model).ok()?;
-    let tensors = memory::tensors(spec, quant).ok()?;
-    let work = Work::of_tensors(spec, &tensors, file::packing(&tensors));
+    let Packed { weights, work } = &Packed::of(spec, quant).ok()?;
     let layout = Layout { slot_tokens: context, ..Layout::default() };
-    let candidate = Candidate {
-        spec,
-        weights: Weights::of(&tensors),
-        plan: Plan::new(spec, &layout),
-        work: &work,
-    };
-    let question = Question { layout, engine: ENGINE.to_owned() };
+    let plan = Plan::new(spec, &layout);
+    let candidate = Candidate { spec, weights, plan: &plan, work };
+    let question = Question::new(layout, ENGINE);
     let published = constants::embedded();
     Some(match own {
         Some(own) => own.answer(&candidate, &quant.to_string(), machine, &question, published),
@@ -166,6 +160,9 @@ fn others(name: &str, machine: &Machine, own: &Own, records: &[&Record]) -> Sect
         asked += 1;
         let fits = match &answer.verdict {
             Verdict::Fits => "fully".to_owned(),
+            Verdict::ExpertsOnCpu { layers, of } => {
+                format!("experts of {layers} of {of} layers on the CPU")
+            }
             Verdict::Partly { layers, of } => format!("{layers} of {of} layers on the GPU"),
             Verdict::DoesNotFit { .. } | Verdict::Unknown(_) => continue,
         };
