@@ -237,8 +237,8 @@ impl fmt::Display for Nanos {
             }
             s if s >= 60.0 => format!("{} min {:02} s", (s / 60.0) as u64, s as u64 % 60),
             // What would be rounded to a thousand of the smaller unit is one of the larger.
-            s if s >= 0.9995 => format!("{} s", significant(s, 3)),
-            s if s >= 0.9995e-3 => format!("{} ms", significant(s * 1e3, 3)),
+            s if s >= 0.9995 => format!("{} s", significant(s.max(1.0), 3)),
+            s if s >= 0.9995e-3 => format!("{} ms", significant((s * 1e3).max(1.0), 3)),
             s if s >= 1e-6 => format!("{} µs", significant(s * 1e6, 3)),
             _ => format!("{} ns", self.0),
         };
