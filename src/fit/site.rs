@@ -92,7 +92,9 @@ impl<'a> Site<'a> {
             count: machine.devices.len(),
             has_own_memory: machine.has_own_memory(),
             is_vllm,
-            tells_streams: known.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)),
+            // vLLM's rows of several streams were not fitted, and llama.cpp gains otherwise.
+            tells_streams: !is_vllm
+                && known.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)),
             no_speed: missing
                 .map(|d| Arc::from(format!("the bandwidth of '{}' is not known", d.id))),
             widen: if unseen.is_some() { 2.0 } else { 1.0 },
@@ -100,8 +102,8 @@ impl<'a> Site<'a> {
             several: Arc::from(format!("several cards: layer after layer; {LINK_WORDS}")),
             beside: Arc::from(beside),
             no_streams: Arc::from(
-                "no speed for all users together: nothing published tells how this device gains \
-                 from several streams",
+                "no speed for all users together: nothing that was fitted tells how this device and \
+                 engine gain from several streams",
             ),
             no_prefill: Arc::from("no prefill: the arithmetic speed is not known"),
             limits: vllm::Limits::of(machine),
