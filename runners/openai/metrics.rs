@@ -54,7 +54,7 @@ impl Sums {
         let count = self.added(before, &format!("{histogram}_count"))?;
         let seconds = self.added(before, &format!("{histogram}_sum"))?;
         (requests > 0 && count == requests as f64 && seconds >= 0.0)
-            .then(|| (seconds / count * 1e9) as u64)
+            .then(|| (seconds / count * 1e9).round() as u64)
     }
 }
 
