@@ -246,7 +246,7 @@ fn a_broken_stream_is_no_part_of_any_speed() {
 fn where_all_requests_fail_the_row_says_why_and_the_run_goes_on() {
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let record = bad_row(&format!("http://{refused}"), "");
-    assert_eq!(record.outcome, Outcome::Crashed);
+    assert_eq!(record.outcome, Outcome::Failed);
     assert!(reason(&record).contains("refused"), "{}", reason(&record));
     let https = MockServer::start(0).unwrap().url("").replace("http:", "https:");
     assert!(reason(&bad_row(&https, "")).contains("no encrypted connection"));
@@ -261,6 +261,23 @@ fn where_all_requests_fail_the_row_says_why_and_the_run_goes_on() {
         assert_eq!(record.outcome, Outcome::Failed, "{words}");
         assert!(reason(&record).contains(words), "{}", reason(&record));
     }
+}
+
+#[test]
+fn a_server_that_is_not_installed_is_told_apart_from_one_that_fails() {
+    let place = Place::with_scenario(
+        r#"
+[[matrix]]
+models = ["qwen3-0.6b"]
+quants = ["BF16"]
+engines = ["vllm"]
+points = [{ prompt_tokens = 8, new_tokens = 2 }]
+"#,
+    );
+    let output = place.bench(&["run", "scenario.toml"]).env("PATH", "").output().unwrap();
+    let records = place.records();
+    assert_eq!(records[0].outcome, Outcome::NotInstalled, "{}", stderr(&output));
+    assert!(reason(&records[0]).contains("install or start it"), "{}", reason(&records[0]));
 }
 
 #[test]

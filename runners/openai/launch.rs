@@ -290,19 +290,22 @@ pub fn version(
     {
         return Ok(format!("{} (as stated)", stated.trim()));
     }
-    source.fixed.clone().with_context(|| match (url, &source.path) {
-        _ if refused.is_some() => {
-            let command = source.command.join(" ");
-            format!("'{command}' tells no version: {}", refused.unwrap_or_default())
+    if let Some(fixed) = &source.fixed {
+        return Ok(fixed.clone());
+    }
+    Err(match (refused, url, &source.path) {
+        (Some(words), ..) => {
+            anyhow::anyhow!("'{}' tells no version: {words}", source.command.join(" "))
         }
-        (Some(url), None) => format!(
+        (None, Some(url), None) => anyhow::anyhow!(
             "the server at {url} does not tell its version; state it in {}",
             version_variable(name)
         ),
-        _ => format!(
+        _ => anyhow::anyhow!(
             "no {name} server found: install or start it, or set {} to the URL of a running one",
             url_variable(name)
-        ),
+        )
+        .context(Fault::NotInstalled),
     })
 }
 

@@ -32,7 +32,11 @@ fn claim_stdout() -> anyhow::Result<std::fs::File> {
 }
 
 fn run<R: Runner>(jobs: impl BufRead, mut out: impl Write) -> anyhow::Result<()> {
-    let version = R::version()?;
+    let version = match R::version() {
+        Ok(version) => version,
+        // The reason is an answer, not a crash: a server that is missing or refuses connections.
+        Err(error) => return send(&mut out, &failed(&error)),
+    };
     let engine = R::name();
     send(&mut out, &Event::Hello { protocol: PROTOCOL, engine, version })?;
     let mut engine: Option<R> = None;
@@ -41,13 +45,17 @@ fn run<R: Runner>(jobs: impl BufRead, mut out: impl Write) -> anyhow::Result<()>
         let event = serde_json::from_str(&line)
             .with_context(|| format!("this is no job of protocol {PROTOCOL}"))
             .and_then(|job| handle(&mut engine, job))
-            .unwrap_or_else(|error| Event::Failed {
-                kind: error.downcast_ref::<Fault>().copied().unwrap_or(Fault::Failed),
-                error: format!("{error:#}"),
-            });
+            .unwrap_or_else(|error| failed(&error));
         send(&mut out, &event)?;
     }
     Ok(())
+}
+
+fn failed(error: &anyhow::Error) -> Event {
+    Event::Failed {
+        kind: error.downcast_ref::<Fault>().copied().unwrap_or(Fault::Failed),
+        error: format!("{error:#}"),
+    }
 }
 
 fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> {
