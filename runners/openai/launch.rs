@@ -261,14 +261,9 @@ pub fn version(
             _ => {}
         }
     }
-    // A scenario may name the program where it is not on the search path.
-    let stated = settings.options.get("program").filter(|_| {
-        let start = descriptor.start.as_ref().and_then(|start| start.command.first());
-        start == source.command.first()
-    });
     let mut refused = None;
     if let Some((program, arguments)) = source.command.split_first()
-        && let Some(program) = on_path(stated.unwrap_or(program))
+        && let Some(program) = on_path(&version_program(descriptor, program, settings))
     {
         let output = Command::new(&program)
             .args(arguments)
@@ -307,6 +302,18 @@ pub fn version(
         )
         .context(Fault::NotInstalled),
     })
+}
+
+/// The program that tells the version. A scenario may name the server's program where it is not on
+/// the search path: that itself, or what lies beside it.
+fn version_program(descriptor: &Descriptor, program: &str, settings: &Settings) -> String {
+    let Some(stated) = settings.options.get("program") else { return program.to_owned() };
+    let started = descriptor.start.as_ref().and_then(|start| start.command.first());
+    if started.is_some_and(|started| started == program) {
+        return stated.clone();
+    }
+    let beside = Path::new(stated).with_file_name(program);
+    if beside.is_file() { beside.display().to_string() } else { program.to_owned() }
 }
 
 /// A value of a JSON answer as text.

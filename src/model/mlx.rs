@@ -62,6 +62,14 @@ impl Storage {
         Ok(Self::Affine { bits, group })
     }
 
+    /// Bits of a weight in a matrix: a group shares a scale and a bias of 16 bits each.
+    pub fn bits_per_weight(self) -> f64 {
+        match self {
+            Self::F16 | Self::BF16 => 16.0,
+            Self::Affine { bits, group } => f64::from(bits) + 32.0 / f64::from(group),
+        }
+    }
+
     /// The recipe whose tensors these are: all matrices alike.
     fn recipe(self) -> Quant {
         if self == Self::F16 { Quant::F16 } else { Quant::BF16 }

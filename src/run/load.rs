@@ -11,7 +11,7 @@ use crate::stats;
 use crate::units::Nanos;
 use crate::watch::Mark;
 
-use super::summary::arrivals;
+use super::summary::{self, arrivals};
 
 /// The two clocks of a generation may differ by this share before the row is marked.
 const CLOCKS: f64 = 0.03;
@@ -30,7 +30,7 @@ pub fn fill(
     slo: Option<&Slo>,
     absent: &mut BTreeMap<String, String>,
 ) -> Vec<Mark> {
-    let counted: Vec<_> = trials.iter().filter(|trial| !trial.warmup).collect();
+    let counted: Vec<_> = trials.iter().filter(|trial| summary::counts(trial)).collect();
     let requests: Vec<_> = counted.iter().flat_map(|trial| arrivals(trial)).collect();
     let samples: Vec<_> = counted.iter().flat_map(|trial| &trial.samples).collect();
     let mut marks = Vec::new();
@@ -42,6 +42,15 @@ pub fn fill(
         marks.push(Mark::FailedRequests);
     } else if !samples.is_empty() {
         record.failed_requests = Some(0);
+    }
+    let measured = trials.iter().filter(|trial| !trial.warmup);
+    let void: Vec<_> = measured.filter_map(summary::void).collect();
+    if let Some(first) = void.first() {
+        let (n, m) = (void.len(), void.len() + counted.len());
+        let words = format!("{n} of {m} trials void: {first}");
+        let others = record.failure.take().map(|others| format!("; {others}")).unwrap_or_default();
+        record.failure = Some(words + &others);
+        marks.push(Mark::FailedRequests);
     }
     record.requests = (!samples.is_empty()).then_some(samples.len() as u64);
 

@@ -352,8 +352,15 @@ impl Lane {
                 self.pace = load::pace(&trial).or(self.pace);
                 let Some(running) = &mut self.running else { return };
                 running.trials.push(trial);
-                let counted = running.trials.iter().filter(|t| !t.warmup).count() as u32;
-                if running.spent > stopping.case_limit {
+                let void = running.trials.iter().filter(|trial| !trial.warmup);
+                let void: Vec<_> = void.filter_map(summary::void).collect();
+                let counted = running.trials.iter().filter(|t| summary::counts(t)).count() as u32;
+                let late = running.spent > stopping.case_limit;
+                if void.len() as u32 >= stopping.min_trials {
+                    let words = format!("{} trials void: {}", void.len(), void[0]);
+                    self.fail(&Failure::Reported(Fault::Failed, words));
+                    self.stop();
+                } else if late {
                     if counted < stopping.min_trials {
                         self.fail(&Failure::TimedOut(stopping.case_limit));
                     }
@@ -382,8 +389,13 @@ impl Lane {
                 Ok(samples) => {
                     let trial = Trial::new(self.subject.case.id.to_string(), number, true, samples);
                     self.pace = load::pace(&trial);
+                    let void = summary::void(&trial);
                     let Some(running) = &mut self.running else { return };
                     running.trials.push(trial);
+                    if let Some(void) = void {
+                        self.fail(&Failure::Reported(Fault::Failed, void));
+                        return self.stop();
+                    }
                 }
                 Err(failure) => {
                     self.fail(&failure);
@@ -465,6 +477,13 @@ impl Lane {
                 rate_per_s: load.rate(),
                 ..Trial::new(self.subject.case.id.to_string(), number, false, samples)
             };
+            // Shorter answers are other work: no load was put to the test.
+            if let Some(void) = summary::void(&trial) {
+                self.fail(&Failure::Reported(Fault::Failed, format!("{shown}: {void}")));
+                let Some(running) = &mut self.running else { break };
+                running.trials.push(trial);
+                break;
+            }
             let met = load::meets(&trial, slo);
             let good = load::good(&trial, slo);
             notes.push(format!("{shown} {good} of {requests}{}", if met { "" } else { " missed" }));
@@ -546,20 +565,16 @@ impl Lane {
 }
 
 /// The samples of a trial, where they can be: a request has all its tokens at times that can be, or it
-/// failed with a reason. A trial without a single whole request is a failure, and so is one in which
-/// an answer ended early: the others would not have done the same work. What a limit by time left
-/// out is no part of it.
+/// failed with a reason. A trial without a single whole request is a failure, unless answers ended
+/// early: that voids it. What a limit by time left out is no part of it.
 fn check(samples: Vec<Sample>, wanted: &[usize]) -> Result<Vec<Sample>, Failure> {
     if samples.len() != wanted.len() {
         let text = format!("{} samples for {} requests", samples.len(), wanted.len());
         return Err(Failure::Nonsense(text));
     }
+    let early = |sample: &Sample| sample.error().is_some_and(|e| e.kind == ServedFault::EarlyEnd);
     for (i, (sample, &wanted)) in samples.iter().zip(wanted).enumerate() {
-        if let Some(error) = sample.error() {
-            if error.kind == ServedFault::EarlyEnd {
-                let words = format!("request {i}: {}", error.reason);
-                return Err(Failure::Reported(Fault::Failed, words));
-            }
+        if sample.error().is_some() {
             continue;
         }
         let got = sample.token_ns.len();
@@ -575,7 +590,10 @@ fn check(samples: Vec<Sample>, wanted: &[usize]) -> Result<Vec<Sample>, Failure>
     }
     let samples: Vec<_> = samples.into_iter().filter(|sample| !sample.is_left_out()).collect();
     match samples.iter().find_map(Sample::error) {
-        Some(first) if samples.iter().all(|sample| sample.error().is_some()) => {
+        Some(first)
+            if samples.iter().all(|sample| sample.error().is_some())
+                && !samples.iter().any(early) =>
+        {
             let words = format!("no request succeeded; the first: {}", first.reason);
             Err(Failure::Reported(Fault::Failed, words))
         }

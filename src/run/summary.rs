@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::host::Probe;
 use crate::metrics::{self, Arrivals, Window};
 use crate::record::{Record, Trial};
-use crate::runner::protocol::Sample;
+use crate::runner::protocol::{Sample, ServedFault};
 use crate::scenario::Load;
 use crate::stats::Summary;
 use crate::watch::{Boundary, IdlePower, Mark, Observed};
@@ -46,9 +46,23 @@ pub fn arrivals(trial: &Trial<Sample>) -> Vec<Arrivals<'_>> {
         .collect()
 }
 
+/// Why a trial is void, if it is: an answer that ended early makes it other work than was asked for.
+pub fn void(trial: &Trial<Sample>) -> Option<String> {
+    let early = |(i, sample): (usize, &Sample)| {
+        let error = sample.error().filter(|error| error.kind == ServedFault::EarlyEnd)?;
+        Some(format!("request {i}: {}", error.reason))
+    };
+    trial.samples.iter().enumerate().find_map(early)
+}
+
+/// Whether a trial's figures are the row's.
+pub fn counts(trial: &Trial<Sample>) -> bool {
+    !trial.warmup && void(trial).is_none()
+}
+
 /// The values of the counted trials, in their order.
 pub fn trial_values(trials: &[Trial<Sample>], load: Load) -> Vec<TrialValues> {
-    trials.iter().filter(|t| !t.warmup).map(|trial| values(trial, load)).collect()
+    trials.iter().filter(|trial| counts(trial)).map(|trial| values(trial, load)).collect()
 }
 
 /// The window in which the machine's own speed is seen. An open loop peaks by chance, so its window is
@@ -95,7 +109,7 @@ pub fn fill(
 ) {
     let values = trial_values(trials, load);
     record.trials = values.len() as u32;
-    record.warmup_trials = (trials.len() - values.len()) as u32;
+    record.warmup_trials = trials.iter().filter(|trial| trial.warmup).count() as u32;
     let of = |f: fn(&TrialValues) -> Option<f64>| {
         Summary::of(&values.iter().filter_map(f).collect::<Vec<_>>())
     };
@@ -121,7 +135,7 @@ pub fn fill(
     record.end_to_end_tok_s_median = of(|v| v.end_to_end_tok_s).map(|s| s.median);
     record.e2e_ns_median = of(|v| v.e2e_ns).map(|s| s.median);
 
-    let counted = trials.iter().filter(|t| !t.warmup);
+    let counted = trials.iter().filter(|trial| counts(trial));
     let gaps: Vec<_> = counted.flat_map(arrivals).flat_map(|s| s.gaps()).collect();
     if let Some(gaps) = metrics::summarise_gaps(&gaps) {
         record.itl_ns_p50 = Some(gaps.p50.0 as f64);

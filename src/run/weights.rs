@@ -29,7 +29,7 @@ pub struct Weights {
     pub stored: bool,
     /// Token ids are below this.
     pub vocabulary: u32,
-    /// Bits that a weight takes in the file, where its header says.
+    /// Bits that a weight takes in the file, where its header or our own layout says.
     pub bits_per_weight: Option<f64>,
     /// The checksum, where one is known without reading the whole file.
     pub sha256: Option<String>,
@@ -55,6 +55,7 @@ fn try_resolve(
     progress: &mut dyn FnMut(u64, u64),
 ) -> anyhow::Result<Weights> {
     let spec = models::find(&case.model)?;
+    let mut bits_per_weight = None;
     let (path, sha256) = match &case.weights {
         Source::Synthetic if form == Synthetic::Config => {
             (hf::ensure(spec, case.quant.parse()?, cache)?, None)
@@ -62,6 +63,7 @@ fn try_resolve(
         Source::Synthetic if form == Synthetic::Mlx => {
             let group = case.settings.group_size.unwrap_or(mlx::GROUP);
             let storage = mlx::Storage::of(case.quant.parse()?, group)?;
+            bits_per_weight = Some(storage.bits_per_weight());
             (mlx::ensure(spec, storage, case.seed, cache, progress)?, None)
         }
         Source::Synthetic => {
@@ -86,7 +88,7 @@ fn try_resolve(
         };
         let own = mlx::describe(&path).and_then(|description| description.vocabulary);
         let vocabulary = own.unwrap_or(spec.vocab);
-        return Ok(Weights { path, bytes, stored, vocabulary, bits_per_weight: None, sha256 });
+        return Ok(Weights { path, bytes, stored, vocabulary, bits_per_weight, sha256 });
     }
     let header = Header::read(&path)?;
     let vocabulary = header.vocab().and_then(|n| u32::try_from(n).ok()).unwrap_or(spec.vocab);
@@ -109,7 +111,11 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<Bytes> {
 
 /// Bytes that generating one token of `case` reads: the weights in use once, and the cache at the
 /// middle of the generation. `None` where the catalogue does not know the model's quantisation.
-pub fn bytes_per_token(case: &Case) -> Option<Bytes> {
+pub fn bytes_per_token(case: &Case, weights: &Weights) -> Option<Bytes> {
+    if let Some(bits) = weights.bits_per_weight.filter(|_| weights.path.is_dir()) {
+        // A folder of MLX's: its layouts are not those of the case's quantisation.
+        return bytes_per_token_at(case, bits, None);
+    }
     let (spec, quant) = known(case)?;
     let work = Work::of(spec, quant).ok()?;
     let depth = case.depth.0 + case.prompt_tokens.0 + case.new_tokens.0 / 2;

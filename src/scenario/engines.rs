@@ -83,7 +83,11 @@ pub const ENGINES: &[Engine] = &[
     server("lm-studio", &[], &[]),
     server("lm-studio-v0", &[], &[]),
     server("lm-studio-v1", &[], &[]),
-    server("mlx-lm-server", &[], &[]),
+    Engine {
+        synthetic: Synthetic::Mlx,
+        in_process: Some("mlx"),
+        ..server("mlx-lm-server", &["batch_tokens", "group_size"], &[])
+    },
     server("openai", &[], &[]),
     server("openai-completions", &[], &[]),
     server("anthropic", &[], &[]),
