@@ -291,6 +291,29 @@ fn a_server_that_dies_keeps_the_figures_of_the_trials_before() {
 }
 
 #[test]
+fn an_early_end_voids_its_trial_whole_and_no_other() {
+    // Of the warm-up's eight requests one, and one of the second trial's.
+    let server = Server::start(|n| if [3, 17].contains(&n) { Reply::Short } else { Reply::Whole });
+    let (place, _mock) = beside_a_good_one(&server.url, "");
+    let output = place.run(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let record = &place.records()[0];
+    assert_eq!(record.outcome, Outcome::Measured, "{:?}", record.reason);
+    assert_eq!((record.trials, record.warmup_trials), (2, 1));
+    assert_eq!((record.requests, record.failed_requests), (Some(16), Some(0)));
+    let failure = record.failure.as_deref().unwrap();
+    let place_of_it = failure.starts_with("1 of 3 trials void: request ");
+    assert!(place_of_it && failure.contains("2 of 6 tokens"), "{failure}");
+    assert!(record.marks.contains("failed-requests"), "{}", record.marks);
+    // The void trial is kept, and the figures follow from the samples without it.
+    let folder = place.results();
+    let samples = std::fs::read_to_string(folder.join("samples.jsonl")).unwrap();
+    assert_eq!(samples.lines().filter(|line| line.contains(&record.case_id)).count(), 4);
+    let verified = place.bench(&["verify"]).arg(&folder).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+#[test]
 fn an_early_end_counts_where_the_scenario_allows_it() {
     let server = Server::start(|n| if n % 4 == 1 { Reply::Short } else { Reply::Whole });
     let record = bad_row(&server.url, "early_end = \"allowed\"\n");

@@ -260,6 +260,28 @@ mod tests {
     }
 
     #[test]
+    fn a_void_trial_is_no_part_of_any_figure() {
+        let whole = || trial(vec![sample(0, &[10_000_000, 20_000_000], None)]);
+        let mut cut = failed(sample(0, &[90_000_000], None));
+        if let Some(Served { error: Some(error), .. }) = &mut cut.served {
+            error.kind = ServedFault::EarlyEnd;
+            error.reason = "1 of 2 tokens".to_owned();
+        }
+        let void = trial(vec![sample(0, &[90_000_000, 99_000_000], None), cut]);
+        let trials = [whole(), void, whole()];
+        let mut record = Record::default();
+        let marks = fill(&mut record, &trials, Some(&slo()), &mut BTreeMap::new());
+        assert_eq!(marks, [Mark::FailedRequests]);
+        let failure = record.failure.as_deref();
+        assert_eq!(failure, Some("1 of 3 trials void: request 1: 1 of 2 tokens"));
+        assert_eq!((record.requests, record.failed_requests), (Some(2), Some(0)));
+        assert_eq!(record.slo_attainment, Some(1.0));
+        summary::fill(&mut record, &trials, crate::scenario::Load::Concurrency(1), None);
+        assert_eq!((record.trials, record.warmup_trials), (2, 0));
+        assert_eq!(record.ttft_ns_median, Some(10e6));
+    }
+
+    #[test]
     fn a_trial_meets_an_objective_by_its_lower_bound() {
         let many = |slow: usize, of: usize| {
             let one = |i: usize| {

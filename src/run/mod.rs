@@ -240,7 +240,7 @@ fn subject(
         slo: scenario.slo,
         model,
         vocabulary,
-        bytes_per_token: own.and_then(|own| weights::bytes_per_token(&case, own)).map(|b| b.0),
+        bytes_per_token: own.and_then(|own| weights::bytes_per_token_of(&case, own)).map(|b| b.0),
         row,
         cold_load: cold_load && matches!(case.load, Load::Batch(_)),
         case,

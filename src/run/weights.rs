@@ -111,11 +111,7 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<Bytes> {
 
 /// Bytes that generating one token of `case` reads: the weights in use once, and the cache at the
 /// middle of the generation. `None` where the catalogue does not know the model's quantisation.
-pub fn bytes_per_token(case: &Case, weights: &Weights) -> Option<Bytes> {
-    if let Some(bits) = weights.bits_per_weight.filter(|_| weights.path.is_dir()) {
-        // A folder of MLX's: its layouts are not those of the case's quantisation.
-        return bytes_per_token_at(case, bits, None);
-    }
+pub fn bytes_per_token(case: &Case) -> Option<Bytes> {
     let (spec, quant) = known(case)?;
     let work = Work::of(spec, quant).ok()?;
     let depth = case.depth.0 + case.prompt_tokens.0 + case.new_tokens.0 / 2;
@@ -131,6 +127,14 @@ pub fn bytes_per_token_at(case: &Case, bits: f64, own_kv_type: Option<&str>) -> 
     let kind = own_kv_type.map_or_else(|| kv_type(case), tensor_type)?;
     let cache = work.cache_read(f64::from(depth), value_bytes(kind));
     Some(Bytes((work.token_bytes() + cache) as u64))
+}
+
+/// The same of these weights: a folder of MLX's has layouts of its own.
+pub fn bytes_per_token_of(case: &Case, weights: &Weights) -> Option<Bytes> {
+    match weights.bits_per_weight.filter(|_| weights.path.is_dir()) {
+        Some(bits) => bytes_per_token_at(case, bits, None),
+        None => bytes_per_token(case),
+    }
 }
 
 /// Memory that the catalogue expects the case to need: weights, cache and compute buffers.

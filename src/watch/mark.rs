@@ -109,7 +109,9 @@ impl Mark {
             Self::InProcess => {
                 "the server is more than 3 % from the same engine in process, and no queue explains it"
             }
-            Self::FailedRequests => "some requests failed; the figures are of the others",
+            Self::FailedRequests => {
+                "some requests failed, or ended early and voided their trial; the figures are of the others"
+            }
             Self::TimedOut => "a time limit ended a trial",
             Self::Foreign => "another benchmark measured it, by its own definitions",
             Self::MeanNotMedian => "the figures are means, as the source states no median",
