@@ -292,16 +292,26 @@ pub fn version(
         (Some(words), ..) => {
             anyhow::anyhow!("'{}' tells no version: {words}", source.command.join(" "))
         }
-        (None, Some(url), None) => anyhow::anyhow!(
-            "the server at {url} does not tell its version; state it in {}",
-            version_variable(name)
-        ),
+        // Nobody named a server: there may be none at the usual place.
+        (None, Some(url), None) if named.is_some() || answers(runtime, descriptor, url) => {
+            anyhow::anyhow!(
+                "the server at {url} does not tell its version; state it in {}",
+                version_variable(name)
+            )
+        }
         _ => anyhow::anyhow!(
             "no {name} server found: install or start it, or set {} to the URL of a running one",
             url_variable(name)
         )
         .context(Fault::NotInstalled),
     })
+}
+
+/// Whether some server answers at `url`.
+fn answers(runtime: &Runtime, descriptor: &Descriptor, url: &str) -> bool {
+    let path = descriptor.ready.as_ref().map_or("/", |ready| ready.path.as_str());
+    let target = target(descriptor, url);
+    target.is_ok_and(|t| runtime.block_on(exchange(&t, path, Ask::Get, ANSWER)).is_ok())
 }
 
 /// The program that tells the version. A scenario may name the server's program where it is not on

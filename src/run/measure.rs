@@ -8,13 +8,14 @@ use crate::cases::Case;
 use crate::host::{self, Probe};
 use crate::record::{Outcome, Record, Trial};
 use crate::runner::child::{Child, Failure, unexpected};
-use crate::runner::protocol::{Event, Job, Sample, ServedFault};
+use crate::runner::protocol::{Event, Job, Sample};
 use crate::runner::{Fault, LoadReport, Model, Process, Schedule, Version};
 use crate::scenario::{Load, Slo};
 use crate::stats::Summary;
 use crate::units::{Nanos, significant};
 use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
+use super::check::check;
 use super::schedule::{self, Asked};
 use super::search::Search;
 use super::{load, prompts, summary, weights};
@@ -561,47 +562,6 @@ impl Lane {
         let absent: Vec<_> = self.absent.iter().map(|(k, v)| format!("{k}: {v}")).collect();
         self.record.absent = (!absent.is_empty()).then(|| absent.join("; "));
         (self.record, self.trials)
-    }
-}
-
-/// The samples of a trial, where they can be: a request has all its tokens at times that can be, or it
-/// failed with a reason. A trial without a single whole request is a failure, unless answers ended
-/// early: that voids it. What a limit by time left out is no part of it.
-fn check(samples: Vec<Sample>, wanted: &[usize]) -> Result<Vec<Sample>, Failure> {
-    if samples.len() != wanted.len() {
-        let text = format!("{} samples for {} requests", samples.len(), wanted.len());
-        return Err(Failure::Nonsense(text));
-    }
-    let early = |sample: &Sample| sample.error().is_some_and(|e| e.kind == ServedFault::EarlyEnd);
-    for (i, (sample, &wanted)) in samples.iter().zip(wanted).enumerate() {
-        if sample.error().is_some() {
-            continue;
-        }
-        let got = sample.token_ns.len();
-        // A server's client answers for its own counts: an early end may be allowed.
-        if sample.served.is_none() && got != wanted {
-            return Err(Failure::Nonsense(format!("request {i} has {got} tokens, not {wanted}")));
-        }
-        if !sample.token_ns.is_sorted()
-            || sample.token_ns.first().is_some_and(|&t| t < sample.sent_ns)
-        {
-            return Err(Failure::Nonsense(format!("request {i} has tokens that run backwards")));
-        }
-    }
-    let samples: Vec<_> = samples.into_iter().filter(|sample| !sample.is_left_out()).collect();
-    match samples.iter().find_map(Sample::error) {
-        Some(first)
-            if samples.iter().all(|sample| sample.error().is_some())
-                && !samples.iter().any(early) =>
-        {
-            let words = format!("no request succeeded; the first: {}", first.reason);
-            Err(Failure::Reported(Fault::Failed, words))
-        }
-        _ if samples.is_empty() => {
-            let words = "no request could start before the trial's time was over".to_owned();
-            Err(Failure::Reported(Fault::Failed, words))
-        }
-        _ => Ok(samples),
     }
 }
 
