@@ -203,6 +203,7 @@ fn fill_served(
         let (seen, own) =
             pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
         record.client_decode_ns_median = (own > 0.0).then(|| seen / pairs.len() as f64);
+        record.server_decode_ns_median = (own > 0.0).then(|| own / pairs.len() as f64);
         (own > 0.0).then(|| (seen / own - 1.0).abs())
     } else {
         median_of(&|sample, _| decode(sample).map(|(seen, own)| (seen / own - 1.0).abs()))
@@ -322,6 +323,20 @@ mod tests {
         assert_eq!(record.slo_attainment, Some(0.5));
         assert!((record.goodput_per_s.unwrap() - 1.0 / 0.099).abs() < 1e-6);
         assert!(record.slo_attainment_low.unwrap() < 0.5);
+    }
+
+    #[test]
+    fn a_servers_means_stand_beside_the_means_of_the_same_requests() {
+        let served =
+            |own| Served { server_decode_ns: Some(own), server_means: true, ..Served::default() };
+        // Two trials: each of their requests is told its trial's mean.
+        let request = |own, seen| sample(0, &[10, 10 + seen], Some(served(own)));
+        let trials =
+            [trial(vec![request(100, 80), request(100, 120)]), trial(vec![request(400, 300)])];
+        let mut record = Record::default();
+        assert_eq!(fill(&mut record, &trials, None, &mut BTreeMap::new()), [Mark::ServerClock]);
+        assert_eq!(record.server_decode_ns_median, Some(200.0));
+        assert_eq!(record.client_decode_ns_median, Some(500.0 / 3.0));
     }
 
     #[test]
