@@ -330,7 +330,7 @@ mod tests {
         let served =
             |own| Served { server_decode_ns: Some(own), server_means: true, ..Served::default() };
         // Two trials: each of their requests is told its trial's mean.
-        let request = |own, seen| sample(0, &[10, 10 + seen], Some(served(own)));
+        let request = |own: u64, seen: u64| sample(0, &[10, 10 + seen], Some(served(own)));
         let trials =
             [trial(vec![request(100, 80), request(100, 120)]), trial(vec![request(400, 300)])];
         let mut record = Record::default();
