@@ -1,9 +1,13 @@
 //! How many devices for N users under an SLO: a discrete-event simulation of serving engines,
 //! driven by step times that were measured or predicted.
 
+mod asking;
 mod demand;
 mod engine;
+mod idle;
+mod ledger;
 mod outcome;
+mod replica;
 mod simulate;
 mod step;
 
@@ -14,3 +18,6 @@ pub use simulate::{Fleet, Routing, Span, simulate};
 pub use step::{Curve, PromptPart, Run, StepTime};
 
 pub use crate::workload;
+
+#[cfg(test)]
+mod tests;
