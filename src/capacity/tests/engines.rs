@@ -74,7 +74,8 @@ fn what_finds_no_slot_waits_and_what_finds_no_queue_is_refused() {
     // Two at once, then two, then one: each second a pair.
     close(seconds(outcome.e2e.percentile(0.0)), 1.0);
     assert!((seconds(outcome.e2e.mean()) - 1.8).abs() < 0.02, "{:?}", outcome.e2e.mean());
-    assert_eq!(outcome.most_waiting, 3);
+    // The second waits for the end of a step beside the three.
+    assert_eq!(outcome.most_waiting, 4);
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_day_has_its_busy_hours() {
         bins: 24,
     };
     let mix = Mix { think: Nanos(5_000_000_000), ..Mix::fixed(Tokens(10), Tokens(100)) };
-    let engine = Engine { sequences: 4, ..Engine::vllm(steady(), 100_000) };
+    let engine = Engine { sequences: 8, ..Engine::vllm(steady(), 100_000) };
     for who in
         [Who::Users { users: 40 }, Who::Rate { per_second: 3.0, arrivals: Arrivals::Poisson }]
     {
