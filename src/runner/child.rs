@@ -45,6 +45,45 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// The groups of the runners that are running, for [`end_with_signals`].
+static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// How long servers have to take their workers with them, before all are killed.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// From here on an interrupt, or the wish of the system that this program end, ends what the
+/// runners have started before it ends this program: a server that is asked to end while it starts
+/// may never do so, and would stay with its memory.
+pub fn end_with_signals() {
+    // Only the first call takes effect: the handler is there already.
+    let _ = ctrlc::set_handler(|| {
+        let groups = GROUPS.lock().map_or_else(|error| error.into_inner().clone(), |g| g.clone());
+        #[cfg(unix)]
+        {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            let groups = groups.iter().filter_map(|id| Pid::from_raw(i32::try_from(*id).ok()?));
+            let groups: Vec<Pid> = groups.collect();
+            let all = |signal| groups.iter().filter(|g| kill_process_group(**g, signal).is_ok());
+            let asked = Instant::now();
+            let mut left = all(Signal::TERM).count();
+            while left > 0 && asked.elapsed() < FAREWELL {
+                std::thread::sleep(Duration::from_millis(20));
+                left = groups
+                    .iter()
+                    .filter(|g| rustix::process::test_kill_process_group(**g).is_ok())
+                    .count();
+            }
+            all(Signal::KILL).count();
+        }
+        #[cfg(not(unix))]
+        drop(groups);
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+/// The exit status of a program that SIGINT ended, as shells tell it.
+const INTERRUPTED: i32 = 130;
+
 /// A running runner. Dropping it kills it.
 pub struct Child {
     process: std::process::Child,
@@ -72,6 +111,9 @@ impl Child {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut process =
             command.spawn().with_context(|| format!("cannot start '{}'", program.display()))?;
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.push(process.id());
+        }
         let mut stdin = process.stdin.take().context("no standard input")?;
         let stdout = process.stdout.take().context("no standard output")?;
         let mut errors = process.stderr.take().context("no standard error")?;
@@ -235,6 +277,10 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
+        // Its number may be another's from now on.
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.retain(|id| *id != self.process.id());
+        }
     }
 }
 
