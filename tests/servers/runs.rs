@@ -168,6 +168,9 @@ fn an_interrupted_run_leaves_no_server_behind() {
     let output = run.wait().unwrap();
     assert!(is_started, "the server was not started: {output}");
     assert_eq!(output.code(), Some(130));
+    // The interrupt is no outcome of the case: a resumed run measures it.
+    let rows = std::fs::read_to_string(place.results().join("records.csv")).unwrap_or_default();
+    assert!(!rows.contains("crashed"), "{rows}");
     for pid in started().lines() {
         let folder = std::path::Path::new("/proc").join(pid);
         // Dead ones may still be in the table until somebody reaps them.
