@@ -50,7 +50,7 @@ mod tests {
         ("cases", &["runner", "scenario", "stats", "workload"]),
         ("compare", &["record", "stats"]),
         ("fit", &["catalog", "model", "record", "stats"]),
-        ("capacity", &["catalog", "fit", "record", "scenario", "stats", "workload"]),
+        ("capacity", &["catalog", "fit", "metrics", "model", "record", "stats", "workload"]),
         ("cost", &["catalog", "record", "stats", "workload"]),
         (
             "run",

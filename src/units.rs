@@ -32,7 +32,7 @@ pub struct Bytes(pub u64);
 pub struct Tokens(pub u32);
 
 /// A duration or an instant on the monotonic clock, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Nanos(pub u64);
 

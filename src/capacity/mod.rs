@@ -1,3 +1,23 @@
-//! How many devices for N users under an SLO.
+//! How many devices for N users under an SLO: a discrete-event simulation of serving engines,
+//! driven by step times that were measured or predicted.
+
+mod asking;
+mod demand;
+mod engine;
+mod idle;
+mod ledger;
+mod outcome;
+mod replica;
+mod simulate;
+mod step;
+
+pub use demand::{Demand, Profile, Who};
+pub use engine::{Cache, Engine};
+pub use outcome::{Bin, Outcome, Overload, Times};
+pub use simulate::{Fleet, Routing, Span, simulate};
+pub use step::{Curve, PromptPart, Run, StepTime};
 
 pub use crate::workload;
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,7 @@ pub enum Format {
 
 /// Runs the subcommand.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    crate::runner::child::end_with_signals();
     let scenario = Scenario::read(&args.scenario, &super::known())?;
     let mut cases = cases::expand(&scenario)?;
     if !args.only.is_empty() {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,56 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// The groups of the runners that are running, for [`end_with_signals`], which holds it from the
+/// signal on: a runner's end that it brings about is no outcome of a case.
+static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// How long servers have to take their workers with them, before all are killed.
+const SERVERS_FAREWELL: Duration = Duration::from_secs(3);
+
+/// From here on an interrupt, or the wish of the system that this program end, ends what the
+/// runners have started before it ends this program: a server that is asked to end while it starts
+/// may never do so, and would stay with its memory.
+pub fn end_with_signals() {
+    // Only the first call takes effect: the handler is there already.
+    let _ = ctrlc::set_handler(|| {
+        #[cfg(unix)]
+        end_groups();
+        #[cfg(not(unix))]
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+#[cfg(unix)]
+fn end_groups() -> ! {
+    use rustix::process::{
+        Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpid,
+    };
+    let ids = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let pid = |id: &u32| i32::try_from(*id).ok().and_then(Pid::from_raw);
+    let groups: Vec<Pid> = ids.iter().filter_map(pid).collect();
+    for group in &groups {
+        let _ = kill_process_group(*group, Signal::TERM);
+    }
+    let asked = Instant::now();
+    let is_there = |group: &Pid| {
+        // The runner itself is ours to bury: it would count as there.
+        let _ = waitpid(Some(*group), WaitOptions::NOHANG);
+        test_kill_process_group(*group).is_ok()
+    };
+    while groups.iter().any(is_there) && asked.elapsed() < SERVERS_FAREWELL {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for group in &groups {
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+    // Without giving the lock back: the runs' own thread waits for it.
+    std::process::exit(INTERRUPTED);
+}
+
+/// The exit status of a program that SIGINT ended, as shells tell it.
+const INTERRUPTED: i32 = 130;
+
 /// A running runner. Dropping it kills it.
 pub struct Child {
     process: std::process::Child,
@@ -70,8 +120,11 @@ impl Child {
         // A group of its own, so that what the runner starts (a server, an interpreter) ends with it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let mut process =
             command.spawn().with_context(|| format!("cannot start '{}'", program.display()))?;
+        groups.push(process.id());
+        drop(groups);
         let mut stdin = process.stdin.take().context("no standard input")?;
         let stdout = process.stdout.take().context("no standard output")?;
         let mut errors = process.stderr.take().context("no standard error")?;
@@ -200,6 +253,7 @@ impl Child {
     }
 
     fn await_end(&mut self, patience: Duration) -> Option<ExitStatus> {
+        drop(GROUPS.lock());
         let start = Instant::now();
         while start.elapsed() < patience {
             match self.process.try_wait() {
@@ -235,6 +289,10 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
+        // Its number may be another's from now on.
+        if let Ok(mut groups) = GROUPS.lock() {
+            groups.retain(|id| *id != self.process.id());
+        }
     }
 }
 

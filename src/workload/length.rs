@@ -60,29 +60,26 @@ impl Length {
         }
     }
 
-    /// A length.
-    pub(super) fn draw(&self, random: &mut Xoshiro256PlusPlus) -> Tokens {
-        let whole = |value: f64| Tokens(value.round().clamp(1.0, f64::from(u32::MAX)) as u32);
+    /// Ready to draw from again and again.
+    pub(super) fn sampler(&self) -> Sampler {
         match self {
-            Self::Fixed(tokens) => *tokens,
+            Self::Fixed(tokens) => Sampler::Fixed(*tokens),
             // The checks above leave nothing that these constructors refuse.
-            Self::Normal { mean, deviation } => Normal::new(*mean, *deviation)
-                .map_or(whole(*mean), |normal| whole(normal.sample(random))),
+            Self::Normal { mean, deviation } => {
+                Normal::new(*mean, *deviation).map_or(Sampler::Fixed(whole(*mean)), Sampler::Normal)
+            }
             Self::LogNormal { median, p95 } => {
                 let sigma = (p95 / median).ln() / Z95;
                 LogNormal::new(median.ln(), sigma)
-                    .map_or(whole(*median), |normal| whole(normal.sample(random)))
+                    .map_or(Sampler::Fixed(whole(*median)), Sampler::LogNormal)
             }
             Self::Histogram(bars) => {
-                let sum: f64 = bars.iter().map(|(_, weight)| weight).sum();
-                let mut left = random.random::<f64>() * sum;
-                for (tokens, weight) in bars {
-                    left -= weight;
-                    if left < 0.0 {
-                        return *tokens;
-                    }
-                }
-                bars.last().map_or(Tokens(1), |(tokens, _)| *tokens)
+                let mut sum = 0.0;
+                let bars = bars.iter().map(|(tokens, weight)| {
+                    sum += weight;
+                    (*tokens, sum)
+                });
+                Sampler::Histogram(bars.collect())
             }
         }
     }
@@ -102,6 +99,38 @@ impl Length {
             }
         }
     }
+}
+
+/// A distribution of lengths with all worked out that does not change from draw to draw.
+#[derive(Clone, Debug)]
+pub(super) enum Sampler {
+    Fixed(Tokens),
+    Normal(Normal<f64>),
+    LogNormal(LogNormal<f64>),
+    /// Lengths with the sums of the weights up to each.
+    Histogram(Vec<(Tokens, f64)>),
+}
+
+impl Sampler {
+    /// A length.
+    pub(super) fn draw(&self, random: &mut Xoshiro256PlusPlus) -> Tokens {
+        match self {
+            Self::Fixed(tokens) => *tokens,
+            Self::Normal(normal) => whole(normal.sample(random)),
+            Self::LogNormal(normal) => whole(normal.sample(random)),
+            Self::Histogram(bars) => {
+                let sum = bars.last().map_or(0.0, |bar| bar.1);
+                let at = random.random::<f64>() * sum;
+                let place = bars.partition_point(|bar| bar.1 <= at).min(bars.len() - 1);
+                bars[place].0
+            }
+        }
+    }
+}
+
+/// At least one token.
+fn whole(value: f64) -> Tokens {
+    Tokens(value.round().clamp(1.0, f64::from(u32::MAX)) as u32)
 }
 
 /// In words, in tokens: `80 (p95 800)`.
@@ -128,14 +157,18 @@ mod tests {
     fn lengths_have_the_quantiles_that_they_were_given() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
         let length = Length::LogNormal { median: 800.0, p95: 4000.0 };
-        let mut drawn: Vec<u32> = (0..40_000).map(|_| length.draw(&mut random).0).collect();
+        let mut drawn: Vec<u32> = {
+            let sampler = length.sampler();
+            (0..40_000).map(|_| sampler.draw(&mut random).0).collect()
+        };
         drawn.sort_unstable();
         assert!((f64::from(drawn[20_000]) / 800.0 - 1.0).abs() < 0.03, "{}", drawn[20_000]);
         assert!((f64::from(drawn[38_000]) / 4000.0 - 1.0).abs() < 0.05, "{}", drawn[38_000]);
         let mean = drawn.iter().map(|&n| f64::from(n)).sum::<f64>() / 40_000.0;
         assert!((mean / length.mean() - 1.0).abs() < 0.03, "{mean} {}", length.mean());
         let bars = Length::Histogram(vec![(Tokens(10), 3.0), (Tokens(90), 1.0)]);
-        let long = (0..40_000).filter(|_| bars.draw(&mut random).0 == 90).count();
+        let sampler = bars.sampler();
+        let long = (0..40_000).filter(|_| sampler.draw(&mut random).0 == 90).count();
         assert!((long as f64 / 10_000.0 - 1.0).abs() < 0.05, "{long}");
         assert_eq!(bars.mean(), 30.0);
     }

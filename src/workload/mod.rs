@@ -1,18 +1,17 @@
 //! Requests as people and programs make them: when each should start, how long its prompt and its
 //! answer are. The same plan is simulated and sent to engines; it is data before anything runs.
 
+mod draw;
 mod length;
 mod presets;
 mod trace;
 
 use anyhow::{Context, bail};
-use rand::SeedableRng;
-use rand_distr::{Distribution, Exp, Gamma};
-use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Serialize;
 
 use crate::units::{Nanos, Tokens};
 
+pub use draw::{Draw, Talk, Turn};
 pub use length::Length;
 pub use presets::{PRESETS, Preset};
 pub use trace::read_trace;
@@ -147,6 +146,12 @@ impl Mix {
         Workload { source, prompt, answer, turns, context, limit }
     }
 
+    /// Draws its requests one by one; an error where they cannot be drawn.
+    pub fn draw(&self, seed: u64) -> anyhow::Result<Draw> {
+        check(&self.prompt, &self.answer, self.turns, self.context)?;
+        Ok(Draw::new(&self.prompt, &self.answer, self.turns, self.context, seed))
+    }
+
     /// In words, for a row: `prompts 80 (p95 800), answers 250 (p95 900), 4 turns, think 30 s`.
     pub fn words(&self) -> String {
         let mut words = if self.trace.is_empty() {
@@ -190,7 +195,7 @@ impl Workload {
         self.check()?;
         let mut plan = Plan {
             workload: self,
-            random: Xoshiro256PlusPlus::seed_from_u64(seed),
+            draw: Draw::new(&self.prompt, &self.answer, self.turns, self.context, seed),
             requests: Vec::new(),
         };
         match &self.source {
@@ -204,11 +209,7 @@ impl Workload {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        self.prompt.check().context("prompts")?;
-        self.answer.check().context("answers")?;
-        if self.turns == 0 || self.context.0 < 2 {
-            bail!("a conversation needs at least one turn and a context of two tokens");
-        }
+        check(&self.prompt, &self.answer, self.turns, self.context)?;
         match &self.source {
             Source::ClosedLoop { users: 0, .. } => bail!("a closed loop needs a user"),
             Source::ClosedLoop { .. } if matches!(self.limit, Limit::Time(_)) => {
@@ -233,9 +234,18 @@ impl Workload {
     }
 }
 
+fn check(prompt: &Length, answer: &Length, turns: u32, context: Tokens) -> anyhow::Result<()> {
+    prompt.check().context("prompts")?;
+    answer.check().context("answers")?;
+    if turns == 0 || context.0 < 2 {
+        bail!("a conversation needs at least one turn and a context of two tokens");
+    }
+    Ok(())
+}
+
 struct Plan<'a> {
     workload: &'a Workload,
-    random: Xoshiro256PlusPlus,
+    draw: Draw,
     requests: Vec<Planned>,
 }
 
@@ -285,16 +295,14 @@ impl Plan<'_> {
                     break 'all;
                 }
                 let before = *user;
-                let continued = before.filter(|talk| talk.turns < self.workload.turns);
-                let (planned, talk) = self.turn(continued);
-                let place = self.requests.len() as u32;
+                let (planned, talk) = self.turn(before);
                 self.requests.push(Planned {
                     after: before.map(|talk| talk.last),
                     think: if before.is_some() { think } else { Nanos(0) },
                     latest,
                     ..planned
                 });
-                *user = Some(Conversation { last: place, ..talk });
+                *user = Some(talk);
             }
         }
     }
@@ -303,7 +311,7 @@ impl Plan<'_> {
         let (most, latest) = self.bounds();
         let mut at = 0.0;
         while self.requests.len() < most {
-            at += self.distance(per_second, arrivals);
+            at += self.draw.distance(arrivals) / per_second;
             let start = Nanos::from_seconds(at);
             if latest.is_some_and(|latest| start > latest) {
                 break;
@@ -314,7 +322,6 @@ impl Plan<'_> {
                     break;
                 }
                 let (planned, next) = self.turn(talk);
-                let place = self.requests.len() as u32;
                 self.requests.push(Planned {
                     start,
                     after: talk.map(|talk| talk.last),
@@ -322,53 +329,31 @@ impl Plan<'_> {
                     latest,
                     ..planned
                 });
-                talk = Some(Conversation { last: place, ..next });
-            }
-        }
-    }
-
-    fn distance(&mut self, per_second: f64, arrivals: Arrivals) -> f64 {
-        let mean = 1.0 / per_second;
-        match arrivals {
-            Arrivals::Constant => mean,
-            Arrivals::Poisson => {
-                Exp::new(per_second).map_or(mean, |exp| exp.sample(&mut self.random))
-            }
-            Arrivals::Gamma { variation } => {
-                // Shape 1 / variation² and scale mean × variation² have this mean and variation.
-                let shape = 1.0 / (variation * variation);
-                Gamma::new(shape, mean / shape).map_or(mean, |gamma| gamma.sample(&mut self.random))
+                talk = Some(next);
             }
         }
     }
 
     /// The next request of a conversation, or the first of a new one.
     fn turn(&mut self, before: Option<Conversation>) -> (Planned, Conversation) {
-        let context = self.workload.context.0;
-        let new_tokens = self.workload.answer.draw(&mut self.random).0.min(context - 1);
-        let own = self.workload.prompt.draw(&mut self.random).0;
-        let before = before.filter(|talk| talk.tokens.saturating_add(own) <= context - new_tokens);
-        let repeated = before.map_or(0, |talk| talk.tokens);
-        let prompt = (repeated.saturating_add(own)).min(context - new_tokens);
+        let (turn, talk) = self.draw.turn(before.map(|conversation| conversation.talk));
         let planned = Planned {
             start: Nanos(0),
             after: None,
             think: Nanos(0),
             latest: None,
-            prompt_tokens: Tokens(prompt),
-            repeated_tokens: Tokens(repeated),
-            new_tokens: Tokens(new_tokens),
+            prompt_tokens: turn.prompt_tokens,
+            repeated_tokens: turn.repeated_tokens,
+            new_tokens: turn.new_tokens,
         };
-        let turns = before.map_or(0, |talk| talk.turns) + 1;
-        (planned, Conversation { turns, tokens: prompt + new_tokens, last: 0 })
+        (planned, Conversation { talk, last: self.requests.len() as u32 })
     }
 }
 
-/// A conversation so far.
+/// A conversation so far, with the place of its last request in the plan.
 #[derive(Clone, Copy, Debug)]
 struct Conversation {
-    turns: u32,
-    tokens: u32,
+    talk: Talk,
     last: u32,
 }
 

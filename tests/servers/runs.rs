@@ -116,3 +116,67 @@ fn ollama_is_given_the_case_s_weights_and_tells_their_device_memory() {
     let settings = record.effective_settings.unwrap();
     assert!(settings.contains("served_model=bench-tiny"), "{settings}");
 }
+
+/// A server that does not begin to listen and ignores the wish that it end, as vLLM does in the
+/// middle of its start.
+#[cfg(target_os = "linux")]
+const STUBBORN: &str = "#!/bin/sh
+if [ \"$1\" = --version ]; then echo 1.2.3; exit 0; fi
+trap '' TERM INT
+echo $$ > \"$PIDS\"
+sleep 1000 &
+echo $! >> \"$PIDS\"
+while :; do wait; sleep 1; done
+";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_run_leaves_no_server_behind() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, Instant};
+
+    let place = Place::with_scenario(
+        "[[matrix]]\nmodels = [\"smollm2-135m\"]\nquants = [\"BF16\"]\nengines = [\"vllm\"]\n\
+         points = [{ prompt_tokens = 16, new_tokens = 4 }]\n",
+    );
+    let program = place.path().join("stubborn");
+    let scenario = place.path().join("scenario.toml");
+    let text = std::fs::read_to_string(&scenario).unwrap();
+    let server = format!("[servers.vllm]\nprogram = \"{}\"\n", program.display());
+    std::fs::write(&scenario, text + &server).unwrap();
+    std::fs::write(&program, STUBBORN).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let pids = place.path().join("pids");
+    let mut run = place
+        .bench(&["run", "scenario.toml"])
+        .env("PIDS", &pids)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = |done: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !done() && start.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        done()
+    };
+    let started = || std::fs::read_to_string(&pids).unwrap_or_default();
+    let is_started = until(&|| started().lines().count() == 2);
+    let pid = rustix::process::Pid::from_raw(run.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = run.wait().unwrap();
+    assert!(is_started, "the server was not started: {output}");
+    assert_eq!(output.code(), Some(130));
+    // The interrupt is no outcome of the case: a resumed run measures it.
+    let rows = std::fs::read_to_string(place.results().join("records.csv")).unwrap_or_default();
+    assert!(!rows.contains("crashed"), "{rows}");
+    for pid in started().lines() {
+        let folder = std::path::Path::new("/proc").join(pid);
+        // Dead ones may still be in the table until somebody reaps them.
+        let gone = || {
+            std::fs::read_to_string(folder.join("stat")).map_or(true, |stat| stat.contains(") Z "))
+        };
+        assert!(until(&gone), "process {pid} is still there");
+    }
+}

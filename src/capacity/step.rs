@@ -1,0 +1,202 @@
+//! How long one step of a serving engine takes: from the sequences that generate, the prompt tokens
+//! beside them, and the cache that both read.
+
+use anyhow::{bail, ensure};
+use serde::Serialize;
+
+/// A time that rises with a number: straight lines between points, beyond the last one as between
+/// the last two.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Curve(Vec<(f64, f64)>);
+
+impl Curve {
+    /// Through `points` of (number, seconds).
+    pub fn new(mut points: Vec<(f64, f64)>) -> anyhow::Result<Self> {
+        ensure!(!points.is_empty(), "a curve needs a point");
+        for (number, seconds) in &points {
+            if !(number.is_finite() && *number >= 0.0 && seconds.is_finite() && *seconds >= 0.0) {
+                bail!("a curve cannot pass through {seconds} s at {number}");
+            }
+        }
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for pair in points.windows(2) {
+            ensure!(pair[0].0 < pair[1].0, "a curve has two times at {}", pair[0].0);
+        }
+        Ok(Self(points))
+    }
+
+    /// The same time at every number.
+    pub fn flat(seconds: f64) -> Self {
+        Self(vec![(0.0, seconds.max(0.0))])
+    }
+
+    /// Its points.
+    pub fn points(&self) -> &[(f64, f64)] {
+        &self.0
+    }
+
+    /// The seconds at `number`, never below 0; below the first point as there.
+    pub fn at(&self, number: f64) -> f64 {
+        let points = &self.0;
+        if points.len() == 1 || number <= points[0].0 {
+            return points[0].1;
+        }
+        let next = points.partition_point(|point| point.0 < number).min(points.len() - 1);
+        let ((x0, y0), (x1, y1)) = (points[next - 1], points[next]);
+        (y0 + (y1 - y0) * (number - x0) / (x1 - x0)).max(0.0)
+    }
+}
+
+/// The prompt tokens of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PromptPart {
+    /// Tokens that are computed, of all prompts together.
+    pub tokens: f64,
+    /// Pairs of such a token and a token before it in its prompt: the work of their attention.
+    pub pairs: f64,
+}
+
+/// The seconds of a step, measured or predicted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepTime {
+    /// Of a step in which so many sequences generate a token each, without reading their caches.
+    pub decode: Curve,
+    /// More for each token in these sequences' caches.
+    pub cached_token: f64,
+    /// Of a step that computes so many tokens of prompts and nothing else.
+    pub prompt: Curve,
+    /// More for each pair of a prompt token and a token before it.
+    pub pair: f64,
+    /// What a step with both saves, since it reads the weights once.
+    pub shared: f64,
+    /// Between a request and the engine, outside of any step: network, HTTP, tokenizer.
+    pub entry: f64,
+}
+
+impl StepTime {
+    /// The same time for every step, whatever is in it: the server of queueing theory.
+    pub fn constant(seconds: f64) -> Self {
+        Self {
+            decode: Curve::flat(seconds),
+            cached_token: 0.0,
+            prompt: Curve::flat(seconds),
+            pair: 0.0,
+            shared: seconds,
+            entry: 0.0,
+        }
+    }
+
+    /// The seconds of a step in which `sequences` with `cached` tokens in all generate, beside
+    /// `prompt`.
+    pub fn seconds(&self, sequences: u32, cached: f64, prompt: PromptPart) -> f64 {
+        let decode = if sequences == 0 {
+            0.0
+        } else {
+            self.decode.at(f64::from(sequences)) + self.cached_token * cached
+        };
+        if prompt.tokens <= 0.0 {
+            return decode;
+        }
+        let computed = self.prompt.at(prompt.tokens) + self.pair * prompt.pairs;
+        if sequences == 0 {
+            return computed;
+        }
+        // Never faster than the slower of the two alone.
+        (decode + computed - self.shared).max(decode.max(computed))
+    }
+}
+
+/// Steps of pure generation by the same sequences, whose caches grow by a token each: the sum of
+/// their seconds in closed form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    /// Of the first step.
+    first: f64,
+    /// By which each step is longer than the one before.
+    growth: f64,
+}
+
+impl Run {
+    /// Of `sequences`, whose step takes `base` without caches and that hold `cached` tokens.
+    pub fn new(base: f64, sequences: u32, cached: f64, cached_token: f64) -> Self {
+        Self { first: base + cached_token * cached, growth: cached_token * f64::from(sequences) }
+    }
+
+    /// The seconds of the first `steps` steps.
+    pub fn seconds(&self, steps: u64) -> f64 {
+        let n = steps as f64;
+        n * self.first + self.growth * n * (n - 1.0) / 2.0
+    }
+
+    /// The steps that have ended, or of which the last is under way, after `seconds`: at least one.
+    pub fn steps_by(&self, seconds: f64) -> u64 {
+        let estimate = if self.growth <= 0.0 {
+            if self.first <= 0.0 { 1.0 } else { seconds / self.first }
+        } else {
+            // n·first + growth·n(n−1)/2 = seconds
+            let half = self.growth / 2.0;
+            let linear = self.first - half;
+            (-linear + (linear * linear + 4.0 * half * seconds).sqrt()) / (2.0 * half)
+        };
+        let mut steps = (estimate.ceil() as u64).max(1);
+        // Rounding must not put the end of a step before the moment that it covers.
+        while steps > 1 && self.seconds(steps - 1) >= seconds {
+            steps -= 1;
+        }
+        while self.seconds(steps) < seconds && self.first + self.growth > 0.0 {
+            steps += 1;
+        }
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_straight_between_its_points_and_after_them() {
+        let curve = Curve::new(vec![(4.0, 0.7), (1.0, 0.1), (2.0, 0.3)]).unwrap();
+        for (number, seconds) in [(0.0, 0.1), (1.0, 0.1), (1.5, 0.2), (3.0, 0.5), (6.0, 1.1)] {
+            assert!((curve.at(number) - seconds).abs() < 1e-12, "{number}: {}", curve.at(number));
+        }
+        assert!(Curve::new(vec![(1.0, 1.0), (1.0, 2.0)]).is_err());
+        assert!(Curve::new(vec![(1.0, f64::NAN)]).is_err());
+        assert!(Curve::new(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_run_of_steps_is_the_sum_of_its_steps() {
+        let step = StepTime {
+            decode: Curve::new(vec![(1.0, 0.010), (8.0, 0.024)]).unwrap(),
+            cached_token: 1e-6,
+            ..StepTime::constant(0.0)
+        };
+        let mut cached = 3000.0;
+        let run = Run::new(step.decode.at(4.0), 4, cached, step.cached_token);
+        let mut sum = 0.0;
+        for steps in 1..=500 {
+            sum += step.seconds(4, cached, PromptPart::default());
+            cached += 4.0;
+            assert!((run.seconds(steps) - sum).abs() < 1e-9 * sum, "{steps}");
+            assert_eq!(run.steps_by(sum - 1e-6), steps);
+            assert_eq!(run.steps_by(sum + 1e-6), steps + 1);
+        }
+    }
+
+    #[test]
+    fn a_step_of_both_kinds_reads_the_weights_once() {
+        let step = StepTime {
+            decode: Curve::flat(0.01),
+            cached_token: 0.0,
+            prompt: Curve::new(vec![(0.0, 0.01), (100.0, 0.03)]).unwrap(),
+            pair: 0.0,
+            shared: 0.01,
+            entry: 0.0,
+        };
+        let part = PromptPart { tokens: 100.0, pairs: 0.0 };
+        assert_eq!(step.seconds(0, 0.0, part), 0.03);
+        assert_eq!(step.seconds(4, 0.0, PromptPart::default()), 0.01);
+        assert!((step.seconds(4, 0.0, part) - 0.03).abs() < 1e-12);
+    }
+}
