@@ -64,9 +64,8 @@ impl Runner for LlamaCpp {
             )
             .context(Fault::Unsupported));
         }
-        let params = settings::model_params(settings)?;
-        let loaded = LlamaModel::load_from_file(backend, &model.path, &params)
-            .map_err(|e| explain("llama.cpp cannot load the model", e.into()))?;
+        let loaded = settings::load_model(&model.path, settings)
+            .map_err(|e| explain("llama.cpp cannot load the model", e))?;
         // The context borrows the model, and both live until the process ends: a runner loads
         // one model in its life.
         let loaded: &'static LlamaModel = Box::leak(Box::new(loaded));

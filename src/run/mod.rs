@@ -1,5 +1,6 @@
 //! A case to its record: weights, child, time limits, trials, statistics, resume.
 
+pub mod energy;
 pub mod load;
 pub mod measure;
 pub mod prompts;
