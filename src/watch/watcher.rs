@@ -273,3 +273,54 @@ impl Watcher {
         seen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::watch::device::tests::steady;
+    use crate::watch::{Span, Spans};
+
+    #[test]
+    fn a_trial_s_energy_comes_from_the_readings_around_it() {
+        const WATTS: u64 = 200;
+        const MS: u64 = 1_000_000;
+        let (orders, inbox) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut watcher = Watcher::start(&[]);
+            watcher.devices = Ok(steady(WATTS));
+            watcher.run(&inbox);
+            watcher.observed()
+        });
+        let turn = |turn| {
+            let (reply, answer) = mpsc::channel();
+            orders.send(Order::Turn(turn, reply)).unwrap();
+            answer.recv().unwrap();
+        };
+        // The counter has to be seen to move before the trial too.
+        thread::sleep(Duration::from_millis(300));
+        turn(Turn::Trial);
+        let started = Instant::now();
+        thread::sleep(Duration::from_millis(900));
+        turn(Turn::Other);
+        let span = |from: u64, to: u64| Span { from_ns: from * MS, to_ns: to * MS };
+        let (prefill, decode) = (Some(span(0, 300)), Some(span(300, 900)));
+        let spans = Spans { whole: span(0, 900), prefill, decode };
+        orders.send(Order::Meter(0, started, spans)).unwrap();
+        orders.send(Order::Finish).unwrap();
+        let seen = thread.join().unwrap();
+        assert_eq!(seen.gpus_used(), [0]);
+        let [energy] = seen.energy.as_slice() else { panic!("{:?}", seen.energy) };
+        let windows = [Some(&energy.whole), energy.prefill.as_ref(), energy.decode.as_ref()];
+        for (window, ms) in windows.into_iter().zip([900, 300, 600]) {
+            let found = window.and_then(|window| window.gpus[0]).expect("a figure");
+            let truth = (WATTS * ms) as f64 / 1e3;
+            // The counter itself is up to a step late, which its bounds do not know.
+            let step = WATTS as f64 * 0.05;
+            let (least, most) = (found.least.0 - step, found.most.0 + step);
+            assert!(least <= truth && truth <= most, "{found:?} for {truth}");
+        }
+    }
+}

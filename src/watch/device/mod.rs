@@ -2,7 +2,7 @@
 
 mod card;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeSet;
 
