@@ -27,7 +27,7 @@ pub fn load_model(path: &Path, settings: &Settings) -> anyhow::Result<LlamaModel
         params.n_gpu_layers = i32::try_from(layers).unwrap_or(i32::MAX);
     }
     if let Some(mmap) = settings.mmap {
-        params.use_mmap = mmap;
+        params.load_mode = if mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
     }
     if let Some(mode) = &settings.split_mode {
         params.split_mode = match mode.as_str() {
