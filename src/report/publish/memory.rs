@@ -135,8 +135,14 @@ fn energy(rows: &[Row]) -> Section {
             ..Section::default()
         };
     }
-    let mut table =
-        table(&[">J a token, net", ">prefill", ">decode", ">net", ">gross", "boundary"]);
+    let mut table = table(&[
+        ">J a token, net",
+        ">prefill, J a token",
+        ">decode, J a token",
+        ">net",
+        ">gross",
+        "boundary",
+    ]);
     for row in rows.iter().filter(|row| row.record.energy_gross_joules.is_some()) {
         let r = &row.record;
         let joules = |value: Option<f64>| Cell::number(units::or_absent(value.map(Joules)), value);
