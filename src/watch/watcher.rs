@@ -241,6 +241,7 @@ impl Watcher {
             seen.peak_memory = None;
             seen.resident = None;
             absent("peak_memory", why);
+            absent("energy", why);
         } else if seen.peak_memory.is_none() && self.watched {
             absent("peak_memory", "the process was not there when it was looked for");
         }
@@ -269,7 +270,8 @@ impl Watcher {
         }
         seen.whole = whole;
         seen.trials = self.trials;
-        seen.energy = self.meters.into_done();
+        // The counters here are not those of whoever computes elsewhere.
+        seen.energy = if self.blind.is_some() { Vec::new() } else { self.meters.into_done() };
         seen
     }
 }
@@ -282,6 +284,23 @@ mod tests {
     use super::*;
     use crate::watch::device::tests::steady;
     use crate::watch::{Span, Spans};
+
+    #[test]
+    fn a_server_on_another_machine_has_no_energy_of_ours() {
+        let (orders, inbox) = mpsc::channel();
+        let mut watcher = Watcher::start(&[]);
+        watcher.devices = Ok(steady(200));
+        watcher.read_meters();
+        let span = Span { from_ns: 0, to_ns: 1 };
+        let spans = Spans { whole: span, prefill: None, decode: None };
+        orders.send(Order::Blind("the server runs on another machine".to_owned())).unwrap();
+        orders.send(Order::Meter(0, Instant::now(), spans)).unwrap();
+        orders.send(Order::Finish).unwrap();
+        watcher.run(&inbox);
+        let seen = watcher.observed();
+        assert!(seen.energy.is_empty(), "{:?}", seen.energy);
+        assert_eq!(seen.absent["energy"], "the server runs on another machine");
+    }
 
     #[test]
     fn a_trial_s_energy_comes_from_the_readings_around_it() {
