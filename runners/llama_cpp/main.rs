@@ -48,7 +48,8 @@ impl Runner for LlamaCpp {
         // A failure's reason stands only in the log; the last errors of it explain the null pointer.
         let explain = |what: &str, error: anyhow::Error| {
             let reasons = log::errors();
-            let error = error.context(format!("{what}: {}", reasons.join("; ")));
+            let words = if reasons.is_empty() { "" } else { ": " };
+            let error = error.context(format!("{what}{words}{}", reasons.join("; ")));
             if log::says_out_of_memory(&reasons) {
                 error.context(bench::runner::Fault::OutOfMemory)
             } else {

@@ -63,7 +63,10 @@ fn shares(settings: &Settings, gpus: usize, most: usize) -> anyhow::Result<Optio
     let Some(shares) = &settings.tensor_split else { return Ok(None) };
     if shares.len() > gpus {
         // llama.cpp itself would take the first of them and say nothing.
-        let error = anyhow!("tensor_split has {} shares, llama.cpp sees {gpus} GPUs", shares.len());
+        let error = anyhow!(
+            "tensor_split has {} shares, llama.cpp sees {gpus} GPUs; give it a share for each of them",
+            shares.len()
+        );
         return Err(error.context(Fault::Unsupported));
     }
     let mut shares = shares.clone();
