@@ -62,7 +62,8 @@ cuda-check: setup
 
 # The same where a card's driver answers, and nothing elsewhere.
 gpu: setup
-	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then sh .ci/cuda; fi
+	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then \
+		sh .ci/cuda || echo "gpu: the CUDA engines were not built (see above); those for the CPU are used"; fi
 
 # llama.cpp on any GPU with a Vulkan driver; needs the Vulkan headers and glslc.
 vulkan: setup

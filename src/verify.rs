@@ -414,7 +414,7 @@ mod tests {
     use super::*;
 
     /// Columns that nothing here can give: what was asked, and what was observed.
-    const STATED: [&str; 57] = [
+    const STATED: [&str; 68] = [
         "case_id",
         "scenario",
         "engine",
@@ -448,6 +448,11 @@ mod tests {
         "start_to_ready_ns",
         "peak_memory_bytes",
         "peak_vram_bytes",
+        "peak_vram_bytes_by_gpu",
+        "vram_basis",
+        "gpu_clock_mhz_median",
+        "gpu_celsius_max",
+        "gpu_power_limit_watts",
         "weights_bytes",
         "kv_bytes",
         "compute_bytes",
@@ -455,6 +460,12 @@ mod tests {
         "energy_gross_joules",
         "energy_net_joules",
         "energy_per_token_joules",
+        "energy_prefill_gross_joules",
+        "energy_prefill_net_joules",
+        "energy_prefill_per_token_joules",
+        "energy_decode_gross_joules",
+        "energy_decode_net_joules",
+        "energy_decode_per_token_joules",
         "energy_boundary",
         "bytes_per_token",
         "probe_tflops_before",

@@ -40,7 +40,7 @@ fn stamping(c: &mut Criterion) {
 
 fn events(c: &mut Criterion) {
     let sample = Sample { token_ns: stamps(512), ..Sample::default() };
-    let event = Event::Trial { samples: vec![sample], engine_peak_bytes: None };
+    let event = Event::Trial { samples: vec![sample], engine_peak_bytes: None, age_ns: None };
     let line = serde_json::to_string(&event).expect("JSON");
     c.bench_function("encode a trial of 512 tokens", |b| {
         b.iter(|| serde_json::to_string(black_box(&event)));

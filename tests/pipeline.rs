@@ -132,6 +132,46 @@ fn a_missing_runner_is_a_row_that_says_what_to_type() {
     assert_eq!(records[1].outcome, Outcome::Measured);
 }
 
+/// What a program says whose libraries are missing, which is how a runner for CUDA fails without a
+/// driver.
+#[cfg(unix)]
+#[test]
+fn a_gpu_s_runner_that_does_not_start_is_named_and_the_cpu_s_measures() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = scenario("m.gguf");
+    let programs = tempfile::tempdir().unwrap();
+    let program = programs.path().join("bench-mock-cuda");
+    let text = "#!/bin/sh\necho 'libcuda.so.1: cannot open shared object file' >&2\nexit 127\n";
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
+    let output = place.bench(&["run", "scenario.toml"]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("not used: bench-mock-cuda: "), "{said}");
+    assert!(said.contains("libcuda.so.1: cannot open"), "{said}");
+    let record = &place.records()[0];
+    assert_eq!(record.outcome, Outcome::Measured);
+    assert_eq!((record.peak_vram_bytes, record.energy_decode_net_joules), (None, None));
+}
+
+#[test]
+fn the_commands_of_the_prediction_for_an_h200_still_work() {
+    let text = include_str!("../reports/h200-predicted.md");
+    let commands: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("    bench ")).collect();
+    assert!(commands.len() > 3);
+    let place = Place::with_scenario("");
+    for command in commands {
+        let args: Vec<_> = command.split(' ').collect();
+        let output = place.bench(&args).output().unwrap();
+        assert!(output.status.success(), "bench {command}: {}", stderr(&output));
+        // Figures may have moved; what is asked may not.
+        let written = text.split_once(command).unwrap().1;
+        let head = stdout(&output).lines().next().unwrap().to_owned();
+        assert!(written.trim_start().starts_with(&head), "bench {command}: {head}");
+    }
+}
+
 #[test]
 fn resume_measures_what_is_missing_and_nothing_twice() {
     let place = scenario("m.gguf");

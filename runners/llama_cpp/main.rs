@@ -48,7 +48,8 @@ impl Runner for LlamaCpp {
         // A failure's reason stands only in the log; the last errors of it explain the null pointer.
         let explain = |what: &str, error: anyhow::Error| {
             let reasons = log::errors();
-            let error = error.context(format!("{what}: {}", reasons.join("; ")));
+            let words = if reasons.is_empty() { "" } else { ": " };
+            let error = error.context(format!("{what}{words}{}", reasons.join("; ")));
             if log::says_out_of_memory(&reasons) {
                 error.context(bench::runner::Fault::OutOfMemory)
             } else {
@@ -64,9 +65,8 @@ impl Runner for LlamaCpp {
             )
             .context(Fault::Unsupported));
         }
-        let params = settings::model_params(settings)?;
-        let loaded = LlamaModel::load_from_file(backend, &model.path, &params)
-            .map_err(|e| explain("llama.cpp cannot load the model", e.into()))?;
+        let loaded = settings::load_model(&model.path, settings)
+            .map_err(|e| explain("llama.cpp cannot load the model", e))?;
         // The context borrows the model, and both live until the process ends: a runner loads
         // one model in its life.
         let loaded: &'static LlamaModel = Box::leak(Box::new(loaded));

@@ -1,13 +1,17 @@
 //! A case's settings as llama.cpp's parameters, and the parameters in force read back.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::ptr::NonNull;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use bench::runner::{Fault, Settings};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
-use llama_cpp_2::model::params::{LlamaModelParams, LlamaSplitMode};
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
 use llama_cpp_sys_2 as sys;
 
 use crate::log;
@@ -15,27 +19,59 @@ use crate::log;
 /// llama.cpp's own default number of tokens in one call.
 const BATCH_TOKENS: u32 = 2048;
 
-pub fn model_params(settings: &Settings) -> anyhow::Result<LlamaModelParams> {
-    let mut params = LlamaModelParams::default();
+/// Loads the model as the settings say; the error of the binding says no more than that it failed.
+pub fn load_model(path: &Path, settings: &Settings) -> anyhow::Result<LlamaModel> {
+    // SAFETY: the function only fills a structure with llama.cpp's defaults.
+    let mut params = unsafe { sys::llama_model_default_params() };
     if let Some(layers) = settings.gpu_layers {
-        params = params.with_n_gpu_layers(layers);
+        params.n_gpu_layers = i32::try_from(layers).unwrap_or(i32::MAX);
     }
     if let Some(mmap) = settings.mmap {
-        params = params.with_use_mmap(mmap);
+        params.load_mode = if mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
     }
     if let Some(mode) = &settings.split_mode {
-        params = params.with_split_mode(match mode.as_str() {
-            "none" => LlamaSplitMode::None,
-            "layer" => LlamaSplitMode::Layer,
-            "row" => LlamaSplitMode::Row,
+        params.split_mode = match mode.as_str() {
+            "none" => sys::LLAMA_SPLIT_MODE_NONE,
+            "layer" => sys::LLAMA_SPLIT_MODE_LAYER,
+            "row" => sys::LLAMA_SPLIT_MODE_ROW,
             other => bail!("unknown split mode '{other}'; use none, layer or row"),
-        });
+        };
     }
-    if settings.tensor_split.is_some() {
-        return Err(anyhow!("llama-cpp-2 has no tensor_split; leave it out and llama.cpp divides")
-            .context(Fault::Unsupported));
+    let gpus = list_llama_ggml_backend_devices()
+        .iter()
+        .filter(|device| device.device_type == LlamaBackendDeviceType::Gpu)
+        .count();
+    // SAFETY: the function has no arguments and changes nothing.
+    let most = unsafe { sys::llama_max_devices() };
+    let shares = shares(settings, gpus, most)?;
+    if let Some(shares) = &shares {
+        params.tensor_split = shares.as_ptr();
     }
-    Ok(params)
+    let path = path.to_str().with_context(|| format!("'{}' is not UTF-8", path.display()))?;
+    let path = CString::new(path).context("a path with a NUL")?;
+    // SAFETY: the path is NUL-terminated, and it and the shares, of which there are as many as
+    // llama.cpp reads, live until the call returns.
+    let model = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
+    let model = NonNull::new(model).context("no model came")?;
+    // SAFETY: LlamaModel is a transparent wrapper of exactly this pointer, whose model is ours alone.
+    // The binding's own loading cannot be given a `tensor_split`.
+    Ok(unsafe { std::mem::transmute::<NonNull<sys::llama_model>, LlamaModel>(model) })
+}
+
+/// The share of each GPU, in the room that llama.cpp reads.
+fn shares(settings: &Settings, gpus: usize, most: usize) -> anyhow::Result<Option<Vec<f32>>> {
+    let Some(shares) = &settings.tensor_split else { return Ok(None) };
+    if shares.len() > gpus {
+        // llama.cpp itself would take the first of them and say nothing.
+        let error = anyhow!(
+            "tensor_split has {} shares, llama.cpp sees {gpus} GPUs; give it a share for each of them",
+            shares.len()
+        );
+        return Err(error.context(Fault::Unsupported));
+    }
+    let mut shares = shares.clone();
+    shares.resize(most.max(shares.len()), 0.0);
+    Ok(Some(shares))
 }
 
 pub fn context_params(settings: &Settings) -> anyhow::Result<LlamaContextParams> {
@@ -110,6 +146,28 @@ pub fn effective(context: &LlamaContext<'_>, settings: &Settings) -> BTreeMap<St
     };
     put("flash_attention", flash.to_owned());
     put("mmap", log::contains("_Mapped model buffer size").to_string());
+    if let Some(mode) = &settings.split_mode {
+        put("split_mode", mode.clone());
+    }
+    if let Some(shares) = &settings.tensor_split {
+        let shares: Vec<_> = shares.iter().map(ToString::to_string).collect();
+        put("tensor_split", shares.join(","));
+    }
     put("repack", log::contains("_REPACK model buffer size").to_string());
     effective
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_fill_the_room_that_llama_cpp_reads_and_name_no_gpu_that_is_not_there() {
+        let settings = Settings { tensor_split: Some(vec![3.0, 1.0]), ..Settings::default() };
+        assert_eq!(shares(&settings, 2, 4).unwrap(), Some(vec![3.0, 1.0, 0.0, 0.0]));
+        assert_eq!(shares(&Settings::default(), 0, 4).unwrap(), None);
+        let error = shares(&settings, 1, 4).unwrap_err();
+        assert_eq!(error.downcast_ref::<Fault>(), Some(&Fault::Unsupported));
+        assert!(format!("{error:#}").contains("2 shares, llama.cpp sees 1 GPUs"), "{error:#}");
+    }
 }

@@ -306,6 +306,14 @@ fn warnings(findings: &Findings) -> Vec<(String, String)> {
             );
         }
     }
+    let cuda = host.gpus.iter().find_map(|gpu| gpu.cuda.as_deref());
+    let release = findings.toolkit.as_deref().and_then(|toolkit| toolkit.split(' ').next());
+    if let Some((driver, release)) = cuda.zip(release).filter(|(d, r)| is_older(d, r)) {
+        warn(
+            format!("the driver knows CUDA {driver} at most, and the toolkit is {release}"),
+            "update the driver, or set CUDA_PATH to an older toolkit",
+        );
+    }
     let built = |receipt: &EngineReceipt| {
         receipt.found.as_ref().is_ok_and(|v| v.backend.split(' ').any(|d| d != "CPU"))
     };
@@ -324,6 +332,13 @@ fn warnings(findings: &Findings) -> Vec<(String, String)> {
         warn("the machine's own speed could not be measured".to_owned(), why);
     }
     warnings
+}
+
+/// Whether the version `a`, such as `12.8`, comes before `b`.
+fn is_older(a: &str, b: &str) -> bool {
+    let numbers =
+        |text: &str| text.split('.').map(str::parse::<u32>).collect::<Result<Vec<_>, _>>();
+    numbers(a).ok().zip(numbers(b).ok()).is_some_and(|(a, b)| a < b)
 }
 
 fn count(n: u32, noun: &str) -> String {
@@ -463,6 +478,10 @@ mod tests {
         let text = page(&findings);
         assert!(!text.contains("no engine here"), "{text}");
         assert!(text.contains("13.0 in /usr/local/cuda"), "{text}");
+        assert!(text.contains("the driver knows CUDA 12.8 at most, and the toolkit is"), "{text}");
+        findings.host.gpus[0].cuda = Some("13.0".to_owned());
+        assert!(!page(&findings).contains("at most, and"));
+        assert!(is_older("9.2", "12.0") && !is_older("13.1", "13.0") && !is_older("new", "13.0"));
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn threads(host: &Host) -> u32 {
 }
 
 fn gpu_memory(host: &Host) -> Bytes {
-    let variable = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let variable = std::env::var(crate::host::gpu::VISIBLE).ok();
     let visible = crate::host::visible(&host.gpus, variable.as_deref());
     Bytes(visible.iter().filter_map(|g| g.memory).map(|b| b.0).sum())
 }

@@ -34,20 +34,33 @@ pub struct Gpu {
     pub pcie: Option<String>,
 }
 
-/// The GPUs that programs may use where `CUDA_VISIBLE_DEVICES` is `variable`: places in the driver's
-/// list or beginnings of UUIDs, up to the first that names none. It hides no other maker's GPUs.
+/// The variable that hides NVIDIA's GPUs from programs.
+pub const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
+/// The GPUs that programs may use where [`VISIBLE`] is `variable`. It hides no other maker's GPUs.
 pub fn visible<'a>(gpus: &'a [Gpu], variable: Option<&str>) -> Vec<&'a Gpu> {
-    let Some(variable) = variable else { return gpus.iter().collect() };
     let (nvidia, others): (Vec<_>, Vec<_>) = gpus.iter().partition(|gpu| gpu.uuid.is_some());
-    let named = variable.split(',').map_while(|entry| {
-        let entry = entry.trim();
-        match entry.parse::<usize>() {
-            Ok(index) => nvidia.get(index),
-            Err(_) if !entry.starts_with("GPU-") => None,
-            Err(_) => nvidia.iter().find(|g| g.uuid.as_ref().is_some_and(|u| u.starts_with(entry))),
+    let uuids: Vec<_> = nvidia.iter().map(|gpu| gpu.uuid.clone()).collect();
+    let places = visible_places(&uuids, variable);
+    places.into_iter().map(|place| nvidia[place]).chain(others).collect()
+}
+
+/// The places in the driver's list, which is by PCI address, that [`VISIBLE`] names: places, or
+/// beginnings of UUIDs, up to the first entry that names none. Runners count like this because they
+/// are started with `CUDA_DEVICE_ORDER=PCI_BUS_ID`; CUDA's own order is the fastest first.
+pub fn visible_places(uuids: &[Option<String>], variable: Option<&str>) -> Vec<usize> {
+    let Some(variable) = variable else { return (0..uuids.len()).collect() };
+    let place = |entry: &str| match entry.trim().parse::<usize>() {
+        Ok(place) => (place < uuids.len()).then_some(place),
+        Err(_) if !entry.trim().starts_with("GPU-") => None,
+        Err(_) => {
+            let named = |uuid: &Option<String>| {
+                uuid.as_ref().is_some_and(|uuid| uuid.starts_with(entry.trim()))
+            };
+            uuids.iter().position(named)
         }
-    });
-    named.copied().chain(others).collect()
+    };
+    variable.split(',').map_while(place).collect()
 }
 
 /// NVML, or in words why it is not there. It stays loaded: loading takes up to a second.
@@ -223,8 +236,15 @@ mod tests {
 
     #[test]
     fn a_reason_ends_with_what_to_do() {
-        assert!(why_absent(&NvmlError::DriverNotLoaded).contains("modprobe nvidia"));
-        assert!(why_absent(&NvmlError::Timeout).starts_with("NVML says: "));
+        for (error, remedy) in [
+            (NvmlError::LibraryNotFound, "libnvidia-ml.so.1 is not installed"),
+            (NvmlError::DriverNotLoaded, "modprobe nvidia"),
+            (NvmlError::LibRmVersionMismatch, "restart the machine"),
+            (NvmlError::NoPermission, "check /dev/nvidiactl"),
+            (NvmlError::Timeout, "NVML says: "),
+        ] {
+            assert!(why_absent(&error).contains(remedy), "{error:?}: {}", why_absent(&error));
+        }
     }
 
     /// A folder like /sys with one card on the bus at `address`, and the files of its driver.

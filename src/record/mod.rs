@@ -147,14 +147,26 @@ pub struct Record {
     // memory
     pub peak_memory_bytes: Option<u64>,
     pub peak_vram_bytes: Option<u64>,
+    pub peak_vram_bytes_by_gpu: Option<String>,
+    pub vram_basis: Option<String>,
     pub weights_bytes: Option<u64>,
     pub kv_bytes: Option<u64>,
     pub compute_bytes: Option<u64>,
     pub engine_peak_bytes: Option<u64>,
+    // GPUs
+    pub gpu_clock_mhz_median: Option<u32>,
+    pub gpu_celsius_max: Option<u32>,
+    pub gpu_power_limit_watts: Option<f64>,
     // energy
     pub energy_gross_joules: Option<f64>,
     pub energy_net_joules: Option<f64>,
     pub energy_per_token_joules: Option<f64>,
+    pub energy_prefill_gross_joules: Option<f64>,
+    pub energy_prefill_net_joules: Option<f64>,
+    pub energy_prefill_per_token_joules: Option<f64>,
+    pub energy_decode_gross_joules: Option<f64>,
+    pub energy_decode_net_joules: Option<f64>,
+    pub energy_decode_per_token_joules: Option<f64>,
     pub energy_boundary: Option<String>,
     // against the machine's limits
     pub bytes_per_token: Option<u64>,

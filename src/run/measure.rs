@@ -18,7 +18,7 @@ use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 use super::check::check;
 use super::schedule::{self, Asked};
 use super::search::Search;
-use super::{load, prompts, summary, weights};
+use super::{energy, load, prompts, summary, weights};
 
 /// How long a runner may take to say hello: an interpreter may have to import its libraries.
 const HELLO: Duration = Duration::from_secs(120);
@@ -330,10 +330,16 @@ impl Lane {
         }
         let start = Instant::now();
         let answer = running.child.ask(&Job::Trial { requests, schedule }, stopping.trial_limit);
-        running.spent += start.elapsed();
+        let answered = Instant::now();
+        running.spent += answered - start;
         running.watch.trial_ends();
         match answer? {
-            Event::Trial { samples, engine_peak_bytes } => {
+            Event::Trial { samples, engine_peak_bytes, age_ns } => {
+                let started = age_ns.and_then(|ns| answered.checked_sub(Duration::from_nanos(ns)));
+                let spans = energy::spans(&samples, case.load);
+                if let (Some(started), Some(spans), false) = (started, spans, warmup) {
+                    running.watch.meter(asked.trial, started, spans);
+                }
                 let peak = engine_peak_bytes.map(|bytes| bytes.0).filter(|_| !warmup);
                 self.record.engine_peak_bytes = self.record.engine_peak_bytes.max(peak);
                 check(samples, &wanted)
@@ -549,11 +555,7 @@ impl Lane {
         self.marks.extend(load::fill(&mut self.record, &shown, slo, &mut self.absent));
         if let Some(observed) = &self.observed {
             self.marks.extend(observed.marks());
-            let counted = shown.iter().filter(|trial| !trial.warmup);
-            let tokens = counted.flat_map(|trial| &trial.samples).map(|s| s.token_ns.len() as u64);
-            // The counters ran through all probes of a search.
-            let tokens = (!searched).then(|| tokens.sum());
-            summary::fill_observed(&mut self.record, observed, idle, tokens, &mut self.absent);
+            summary::fill_observed(&mut self.record, observed, idle, &shown, &mut self.absent);
         }
         self.marks.extend(summary::fill_probes(&mut self.record, probes, &mut self.absent));
         self.marks.sort_unstable();

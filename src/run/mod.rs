@@ -1,6 +1,7 @@
 //! A case to its record: weights, child, time limits, trials, statistics, resume.
 
 mod check;
+pub mod energy;
 pub mod load;
 pub mod measure;
 pub mod prompts;

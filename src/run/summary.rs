@@ -8,7 +8,9 @@ use crate::record::{Record, Trial};
 use crate::runner::protocol::{Sample, ServedFault};
 use crate::scenario::Load;
 use crate::stats::Summary;
-use crate::watch::{Boundary, IdlePower, Mark, Observed};
+use crate::watch::{IdlePower, Mark, Observed};
+
+use super::energy;
 
 /// A row is marked where the machine's bandwidth or arithmetic speed changed by more than this.
 const DRIFT: f64 = 0.03;
@@ -147,30 +149,33 @@ pub fn fill(
     record.bytes_per_token = bytes_per_token;
 }
 
-/// Fills what was observed of the runner's processes and devices over the counted trials, in which
-/// `tokens` were generated; none: not all of what was observed is the row's.
+/// Fills what was observed of the runner's processes and devices; energy is that of `shown`.
 pub fn fill_observed(
     record: &mut Record,
     observed: &Observed,
     idle: &IdlePower,
-    tokens: Option<u64>,
+    shown: &[Trial<Sample>],
     absent: &mut BTreeMap<String, String>,
 ) {
     record.peak_memory_bytes = observed.peak_memory.map(|b| b.0);
-    // What a server counts itself stands where its processes' memory cannot be seen.
-    let device_memory = observed.peak_device_memory().map(|b| b.0);
-    record.peak_vram_bytes = device_memory.or(record.peak_vram_bytes);
     record.harness_cpu_share = observed.timed().harness_share().map(|s| s.0);
-    for boundary in [Boundary::Gpu, Boundary::Package] {
-        let Some(gross) = observed.timed().energy(boundary) else { continue };
-        let net = observed.timed().net_energy(boundary, idle);
-        record.energy_boundary = Some(boundary.as_str().to_owned());
-        record.energy_gross_joules = Some(gross.0);
-        record.energy_net_joules = net.map(|j| j.0);
-        record.energy_per_token_joules =
-            net.zip(tokens).filter(|(_, tokens)| *tokens > 0).map(|(j, n)| j.0 / n as f64);
-        break;
+    // What a server counts itself stands where its processes' memory cannot be seen.
+    record.vram_basis = record.peak_vram_bytes.map(|_| "engine".to_owned());
+    if let Some(peak) = observed.peak_device_memory() {
+        record.peak_vram_bytes = Some(peak.0);
+        record.vram_basis = observed.device_memory_basis().map(|b| b.as_str().to_owned());
     }
+    let used: Vec<_> = observed.gpus.iter().filter(|gpu| gpu.peak_memory.is_some()).collect();
+    let each: Vec<_> = used
+        .iter()
+        .filter_map(|gpu| Some(format!("{}={}", gpu.index, gpu.peak_memory?.0)))
+        .collect();
+    record.peak_vram_bytes_by_gpu = (!each.is_empty()).then(|| each.join(" "));
+    record.gpu_clock_mhz_median = used.iter().filter_map(|gpu| gpu.clock_mhz).min();
+    record.gpu_celsius_max = used.iter().filter_map(|gpu| gpu.hottest_celsius).max();
+    record.gpu_power_limit_watts =
+        used.iter().filter_map(|gpu| gpu.power_limit).map(|w| w.0).min_by(f64::total_cmp);
+    energy::fill(record, observed, idle, shown, absent);
     absent.extend(observed.absent.iter().map(|(k, v)| (k.clone(), v.clone())));
 }
 

@@ -66,6 +66,10 @@ pub enum Event {
         /// absent where it has none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         engine_peak_bytes: Option<Bytes>,
+        /// Nanoseconds since the trial's start, when this answer was ready: it puts the samples on
+        /// the harness's clock, within a millisecond or two.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        age_ns: Option<u64>,
     },
     /// Rows of logits.
     Logits {

@@ -85,7 +85,8 @@ fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> 
             engine.generate(&requests, schedule, &mut sinks)?;
             let samples =
                 sinks.into_iter().zip(&requests).map(|(sink, r)| sink.into_sample(r)).collect();
-            Ok(Event::Trial { samples, engine_peak_bytes: None })
+            let age_ns = Some(epoch.elapsed().as_nanos() as u64);
+            Ok(Event::Trial { samples, engine_peak_bytes: None, age_ns })
         }
     }
 }

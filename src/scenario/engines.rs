@@ -37,7 +37,6 @@ pub enum Synthetic {
 /// All engines.
 pub const ENGINES: &[Engine] = &[
     in_process("candle", &["threads", "gpu_layers", "kv_type", "batch_tokens"], &["f16", "f32"]),
-    // No tensor_split: the bindings do not reach it, llama.cpp divides by free memory.
     in_process(
         "llama.cpp",
         &[
@@ -49,6 +48,7 @@ pub const ENGINES: &[Engine] = &[
             "micro_batch",
             "mmap",
             "split_mode",
+            "tensor_split",
         ],
         GGUF_KV,
     ),
@@ -75,6 +75,7 @@ pub const ENGINES: &[Engine] = &[
                 "batch_tokens",
                 "micro_batch",
                 "split_mode",
+                "tensor_split",
             ],
             GGUF_KV,
         )

@@ -27,15 +27,6 @@ impl Boundary {
     }
 }
 
-/// Energy within a boundary, gross: with what the device takes when idle.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Energy {
-    /// What it includes.
-    pub boundary: Boundary,
-    /// How much.
-    pub joules: Joules,
-}
-
 /// The energy counters of the processor packages.
 #[derive(Debug)]
 pub struct Packages {

@@ -183,7 +183,8 @@ class Engine:
                 samples, peak = self._stream(requests[0])
             else:
                 samples, peak = self._batch(requests, schedule)
-        return {"samples": samples, "engine_peak_bytes": peak}
+        age_ns = time.perf_counter_ns() - self._started
+        return {"samples": samples, "engine_peak_bytes": peak, "age_ns": age_ns}
 
     def _stream(self, request):
         """One sequence, by `generate_step`."""
@@ -197,7 +198,7 @@ class Engine:
         stamps = []
         mx.synchronize()
         mx.reset_peak_memory()
-        epoch = time.perf_counter_ns()
+        epoch = self._started = time.perf_counter_ns()
         steps = generate_step(
             prompt,
             self.model,
@@ -271,7 +272,7 @@ class Engine:
         active = len(entered)
         mx.synchronize(self.stream)
         mx.reset_peak_memory()
-        epoch = time.perf_counter_ns()
+        epoch = self._started = time.perf_counter_ns()
         while active or waiting:
             now = time.perf_counter_ns() - epoch
             places = waiting.take(now, self.slots - active, samples)

@@ -15,7 +15,9 @@ use crate::model::quant::Quant;
 use crate::record::{Outcome, Record};
 use crate::report::publish::{Names, Source};
 use crate::report::{Cell, Origin, Section, Table};
-use crate::units::{ABSENT, Bytes, Tokens, TokensPerSecond, or_absent, significant, with_ends};
+use crate::units::{
+    ABSENT, Bytes, Share, Tokens, TokensPerSecond, or_absent, significant, with_ends,
+};
 
 /// The engine that predictions are for.
 const ENGINE: &str = "llama.cpp";
@@ -89,6 +91,7 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         ">decode tok/s, measured",
         ">decode tok/s, predicted",
         ">predicted / measured",
+        ">of the card's bandwidth",
         ">prefill tok/s, measured",
         ">prefill tok/s, predicted",
     ]);
@@ -105,8 +108,10 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
         let r = record;
         let ratio = answer.decode.zip(r.decode_tok_s_median).map(|(p, m)| p.value.0 / m);
         let peak = r.peak_vram_bytes.or(r.peak_memory_bytes);
-        // Predictions of prefill are for the first tokens of a context.
-        let is_first = r.depth == 0;
+        let share = bandwidth_share(machine, r);
+        // Predictions of prefill are for the first tokens of a context: here for the prompt alone.
+        let prompt = || ask(machine, None, &r.model, quant, Tokens(r.prompt_tokens));
+        let prefill = (r.depth == 0).then(prompt).flatten().and_then(|answer| answer.prefill);
         table.rows.push(vec![
             r.model.as_str().into(),
             r.quant.as_str().into(),
@@ -119,8 +124,9 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
             measured(r, [r.decode_tok_s_median, r.decode_tok_s_low, r.decode_tok_s_high]),
             estimate(answer.decode),
             Cell::number(ratio.map_or(ABSENT.to_owned(), |r| significant(r, 3)), ratio),
+            Cell::number(or_absent(share), share.map(|share| share.0)),
             measured(r, [r.prefill_tok_s_median, r.prefill_tok_s_low, r.prefill_tok_s_high]),
-            estimate(answer.prefill.filter(|_| is_first)),
+            estimate(prefill),
         ]);
     }
     let mut text = vec![
@@ -131,6 +137,13 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
     ];
     if table.rows.is_empty() {
         text.push("No measured case here can be set beside one.".to_owned());
+    }
+    if table.rows.iter().any(|row| row[9].value.is_some()) {
+        text.push(
+            "Of the card's bandwidth: decode × the bytes that a token reads / what the data sheet \
+             promises."
+                .to_owned(),
+        );
     }
     let _ = table.take_constant(&["engine"]);
     let _ = table.take_absent();
@@ -202,6 +215,17 @@ fn others(name: &str, machine: &Machine, own: &Own, records: &[&Record]) -> Sect
     }
 }
 
+/// How much of its data sheet's bandwidth a single card reached; a processor's is measured, and has a
+/// column of its own.
+fn bandwidth_share(machine: &Machine, record: &Record) -> Option<Share> {
+    let [card] = machine.devices.as_slice() else { return None };
+    let (speed, bytes) = record.decode_tok_s_median.zip(record.bytes_per_token)?;
+    // What is read has to lie there.
+    let is_on_card = machine.has_own_memory() && record.peak_vram_bytes? >= bytes;
+    let share = speed * bytes as f64 / (card.bandwidth?.0 * 1e9);
+    is_on_card.then_some(Share(share))
+}
+
 /// A measured value with its interval, and `*` where something speaks against it.
 fn measured(record: &Record, [value, low, high]: [Option<f64>; 3]) -> Cell {
     let Some(value) = value else { return ABSENT.into() };
@@ -220,4 +244,27 @@ fn estimate(estimate: Option<Estimate<TokensPerSecond>>) -> Cell {
         Basis::Calibrated => Origin::Calibrated,
         Basis::Predicted => Origin::Predicted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_s_share_of_its_bandwidth_is_of_single_cards_that_computed() {
+        let record = Record {
+            peak_vram_bytes: Some(9_000_000_000),
+            decode_tok_s_median: Some(300.0),
+            bytes_per_token: Some(8_000_000_000),
+            ..Record::default()
+        };
+        let share = |machine: &str, record: &Record| {
+            bandwidth_share(&Machine::parse(machine, &[]).unwrap(), record)
+        };
+        assert_eq!(share("h200-sxm-141gb", &record), Some(Share(0.5)));
+        assert_eq!(share("2x h200-sxm-141gb", &record), None);
+        let on_cpu = Record { peak_vram_bytes: Some(500_000_000), ..record.clone() };
+        assert_eq!(share("h200-sxm-141gb", &on_cpu), None);
+        assert_eq!(share("cpu-ddr5-5600-2ch", &record), None);
+    }
 }

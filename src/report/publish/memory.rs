@@ -47,6 +47,13 @@ fn memory(rows: &[Row]) -> Section {
         table.rows.push(cells);
     }
     let has_rows = !table.rows.is_empty();
+    let is_growth =
+        rows.iter().any(|row| row.record.vram_basis.as_deref() == Some("device-growth"));
+    let growth = is_growth.then(|| {
+        "peak on the GPU: the driver lists no process of ours here, as in a container, so it is \
+         what the whole card gained since the start; other programs' memory counts too."
+            .to_owned()
+    });
     table.caption = say_once(&mut table);
     Section {
         heading: "Memory".to_owned(),
@@ -59,7 +66,10 @@ fn memory(rows: &[Row]) -> Section {
              measured once for each engine and file. An engine that maps the file reads most of \
              it later, so its load time is not comparable with that of one that reads it."
                 .to_owned(),
-        ],
+        ]
+        .into_iter()
+        .chain(growth)
+        .collect(),
         ..Section::default()
     }
 }
@@ -110,21 +120,36 @@ fn energy(rows: &[Row]) -> Section {
             .collect();
         let why = distinct(reasons.into_iter()).join("; ");
         let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        let is_counted = rows.iter().any(|row| row.record.energy_boundary.is_some());
+        let what = if is_counted {
+            "No figure: every case is too short for the energy counter"
+        } else {
+            "Not measured: no energy counter could be read"
+        };
         return Section {
             heading,
             text: vec![format!(
-                "Not measured: no energy counter could be read{why}. Power is never guessed from a \
+                "{what}{why}. Power is never guessed from a \
                  data sheet."
             )],
             ..Section::default()
         };
     }
-    let mut table = table(&[">J a token, net", ">net", ">gross", "boundary"]);
+    let mut table = table(&[
+        ">J a token, net",
+        ">prefill, J a token",
+        ">decode, J a token",
+        ">net",
+        ">gross",
+        "boundary",
+    ]);
     for row in rows.iter().filter(|row| row.record.energy_gross_joules.is_some()) {
         let r = &row.record;
         let joules = |value: Option<f64>| Cell::number(units::or_absent(value.map(Joules)), value);
         let mut cells = row.name();
         cells.push(row.cell((r.energy_per_token_joules, None, None)));
+        cells.push(row.cell((r.energy_prefill_per_token_joules, None, None)));
+        cells.push(row.cell((r.energy_decode_per_token_joules, None, None)));
         cells.push(joules(r.energy_net_joules));
         cells.push(joules(r.energy_gross_joules));
         cells.push(r.energy_boundary.as_deref().unwrap_or(ABSENT).into());
@@ -137,7 +162,10 @@ fn energy(rows: &[Row]) -> Section {
         table: Some(table),
         notes: vec![
             "From counters alone, over all counted trials. net: less the idle power of the same \
-             device over the same time. boundary: what the counter covers; a GPU's counter leaves \
+             device over the same time. J a token: of a trial's whole energy and its new tokens; \
+             prefill: of the prompts' alone, a token of the prompts; decode: of the generation \
+             alone. A figure is absent where its time is too short for the steps of the counter. \
+             boundary: what the counter covers; a GPU's counter leaves \
              out the rest of the machine."
                 .to_owned(),
         ],

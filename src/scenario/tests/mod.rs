@@ -94,6 +94,7 @@ batch_tokens = 1024
 micro_batch = 256
 mmap = false
 split_mode = "row"
+tensor_split = [3, 1.0]
 [[matrix]]
 models = ["qwen3-0.6b", "qwen3-8b"]
 quants = ["Q4_K_M"]
@@ -176,6 +177,7 @@ api_usd_per_month = 750.10
         micro_batch: Some(256),
         mmap: Some(false),
         split_mode: Some("row".to_owned()),
+        tensor_split: Some(vec![3.0, 1.0]),
         ..Settings::default()
     };
     assert_eq!(first.settings["llama.cpp"], llama);

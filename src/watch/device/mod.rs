@@ -1,15 +1,18 @@
 //! Memory, clocks, heat, throttling and energy of the GPUs, through NVML.
 
+mod card;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::collections::BTreeSet;
 
-use nvml_wrapper::Device;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
-use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
-use nvml_wrapper::enums::device::UsedGpuMemory;
 use serde::{Deserialize, Serialize};
 
+use self::card::Card;
 use super::Mark;
-use crate::units::{Bytes, Joules};
+use crate::host::gpu;
+use crate::units::{Bytes, Joules, Watts};
 
 /// Growth of a GPU's memory that other programs (a desktop) may cause: below it nobody computed.
 const OTHERS: u64 = 32 << 20;
@@ -25,6 +28,16 @@ pub enum MemoryBasis {
     DeviceGrowth,
 }
 
+impl MemoryBasis {
+    /// Its spelling in `records.csv`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Processes => "processes",
+            Self::DeviceGrowth => "device-growth",
+        }
+    }
+}
+
 /// What was seen of one GPU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GpuObserved {
@@ -38,6 +51,8 @@ pub struct GpuObserved {
     pub memory_basis: MemoryBasis,
     /// Median clock of its processors over the samples in which it computed, in MHz.
     pub clock_mhz: Option<u32>,
+    /// The power limit in force.
+    pub power_limit: Option<Watts>,
     /// The highest temperature, in degrees Celsius.
     pub hottest_celsius: Option<u32>,
     /// Why its clocks were lowered, as marks.
@@ -50,9 +65,8 @@ pub struct Devices {
 }
 
 struct Watched {
-    device: Device<'static>,
+    card: Box<dyn Card>,
     index: u32,
-    name: String,
     energy_baseline: Option<u64>,
     seen: Seen,
 }
@@ -133,26 +147,40 @@ impl Seen {
 }
 
 impl Devices {
-    /// The GPUs of this machine, or in words why there are none.
+    /// The GPUs of this machine that programs may use, or in words why there are none.
     pub fn open() -> Result<Self, String> {
-        let nvml = crate::host::gpu::nvml().map_err(str::to_owned)?;
+        let nvml = gpu::nvml().map_err(str::to_owned)?;
         let count = nvml.device_count().map_err(|e| format!("NVML says: {e}"))?;
-        let mut devices = Vec::new();
+        let mut cards: Vec<Box<dyn Card>> = Vec::new();
         for index in 0..count {
             let device = nvml.device_by_index(index).map_err(|e| format!("NVML says: {e}"))?;
-            devices.push(Watched {
-                index,
-                name: device.name().unwrap_or_else(|_| format!("GPU {index}")),
-                energy_baseline: device.total_energy_consumption().ok(),
-                seen: Seen {
-                    baseline: device.memory_info().ok().map(|m| m.used),
-                    ..Seen::default()
-                },
-                device,
-            });
+            cards.push(Box::new(device));
         }
-        if devices.is_empty() {
+        Self::of(cards, std::env::var(gpu::VISIBLE).ok().as_deref())
+    }
+
+    /// Of `cards` in the driver's order those that `visible` names, which is `CUDA_VISIBLE_DEVICES`:
+    /// what others do on a card that our processes cannot use is not ours.
+    fn of(cards: Vec<Box<dyn Card>>, visible: Option<&str>) -> Result<Self, String> {
+        if cards.is_empty() {
             return Err("the NVIDIA driver sees no GPU".to_owned());
+        }
+        let uuids: Vec<_> = cards.iter().map(|card| card.uuid()).collect();
+        let places = gpu::visible_places(&uuids, visible);
+        let devices: Vec<_> = cards
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| places.contains(place))
+            .map(|(place, card)| Watched {
+                index: place as u32,
+                energy_baseline: card.millijoules(),
+                seen: Seen { baseline: used(&*card), ..Seen::default() },
+                card,
+            })
+            .collect();
+        if devices.is_empty() {
+            let named = visible.unwrap_or_default();
+            return Err(format!("{}='{named}' hides all GPUs of the driver's list", gpu::VISIBLE));
         }
         Ok(Self { devices })
     }
@@ -160,29 +188,27 @@ impl Devices {
     /// Another turn begins: a trial that counts, another's, or neither.
     pub fn turn(&mut self, trial: bool, others: bool) {
         for watched in &mut self.devices {
-            let used = watched.device.memory_info().ok().map(|m| m.used);
-            watched.seen.turn(trial, others, used);
+            watched.seen.turn(trial, others, used(&*watched.card));
         }
     }
 
     /// Takes a sample; `pids` are our processes, `ours` says whether it is their turn.
     pub fn read(&mut self, pids: &BTreeSet<u32>, ours: bool) {
         for watched in &mut self.devices {
-            let (device, seen) = (&watched.device, &mut watched.seen);
-            seen.ours = seen.ours.max(memory_of(device, pids));
+            let (card, seen) = (&*watched.card, &mut watched.seen);
+            seen.ours = seen.ours.max(memory_of(card, pids));
             if !ours {
                 continue;
             }
             seen.samples += 1;
-            if let Ok(memory) = device.memory_info() {
-                seen.grow(memory.used);
+            if let Some(used) = used(card) {
+                seen.grow(used);
             }
-            let busy = device.utilization_rates().is_ok_and(|u| u.gpu > 0);
-            if let (true, Ok(clock)) = (busy, device.clock_info(Clock::SM)) {
+            if let (true, Some(clock)) = (card.is_busy(), card.clock_mhz()) {
                 seen.clocks.push(clock);
             }
-            seen.hottest = seen.hottest.max(device.temperature(TemperatureSensor::Gpu).ok());
-            if let Ok(reasons) = device.current_throttle_reasons() {
+            seen.hottest = seen.hottest.max(card.celsius());
+            if let Some(reasons) = card.throttling() {
                 seen.throttle(reasons);
             }
         }
@@ -191,16 +217,10 @@ impl Devices {
     /// Energy of each GPU since the start.
     pub fn joules(&self) -> Vec<Option<Joules>> {
         let energy = |w: &Watched| {
-            let now = w.device.total_energy_consumption().ok()?;
+            let now = w.card.millijoules()?;
             Some(Joules(now.checked_sub(w.energy_baseline?)? as f64 / 1e3))
         };
         self.devices.iter().map(energy).collect()
-    }
-
-    /// Which of the GPUs our processes have used.
-    pub fn used(&self) -> Vec<bool> {
-        let basis = self.basis();
-        self.devices.iter().map(|d| d.seen.peak(basis).is_some()).collect()
     }
 
     /// What was seen.
@@ -211,10 +231,11 @@ impl Devices {
             clocks.sort_unstable();
             GpuObserved {
                 index: w.index,
-                name: w.name.clone(),
+                name: w.card.name().unwrap_or_else(|| format!("GPU {}", w.index)),
                 peak_memory: w.seen.peak(basis),
                 memory_basis: basis,
                 clock_mhz: clocks.get(clocks.len() / 2).copied(),
+                power_limit: w.card.power_limit(),
                 hottest_celsius: w.seen.hottest,
                 throttled: w.seen.marks(),
             }
@@ -231,72 +252,15 @@ impl Devices {
     }
 }
 
-/// What the driver says that `pids` have on `device`. A process that both computes and draws
-/// stands in both lists with the same figure.
-fn memory_of(device: &Device, pids: &BTreeSet<u32>) -> u64 {
-    let mut listed = device.running_compute_processes().unwrap_or_default();
-    listed.extend(device.running_graphics_processes().unwrap_or_default());
-    let mut counted = BTreeSet::new();
-    listed
-        .iter()
-        .filter(|p| pids.contains(&p.pid) && counted.insert(p.pid))
-        .map(|p| match p.used_gpu_memory {
-            UsedGpuMemory::Used(bytes) => bytes,
-            UsedGpuMemory::Unavailable => 0,
-        })
-        .sum()
+/// Memory of a card that is in use, in bytes.
+fn used(card: &dyn Card) -> Option<u64> {
+    card.memory_used().map(|bytes| bytes.0)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_s_slow_down_is_no_mark_and_a_lasting_one_is() {
-        let mut seen = Seen { samples: 100, ..Seen::default() };
-        for _ in 0..4 {
-            seen.throttle(ThrottleReasons::SW_POWER_CAP);
-        }
-        assert_eq!(seen.marks(), []);
-        seen.throttle(ThrottleReasons::SW_POWER_CAP | ThrottleReasons::GPU_IDLE);
-        assert_eq!(seen.marks(), [Mark::PowerLimited]);
-        for _ in 0..9 {
-            seen.throttle(ThrottleReasons::HW_THERMAL_SLOWDOWN | ThrottleReasons::HW_SLOWDOWN);
-        }
-        assert_eq!(seen.marks(), THROTTLES);
-    }
-
-    #[test]
-    fn what_another_engine_loads_between_our_turns_is_not_ours() {
-        const GIB: u64 = 1 << 30;
-        let mut seen = Seen { baseline: Some(GIB), ..Seen::default() };
-        seen.grow(5 * GIB);
-        seen.turn(false, true, Some(5 * GIB));
-        // Another engine loads 8 GiB; then our trial makes a buffer of 1 GiB.
-        for _ in 0..3 {
-            seen.turn(true, false, Some(13 * GIB));
-            seen.grow(14 * GIB);
-            seen.turn(false, true, Some(13 * GIB));
-        }
-        assert_eq!(seen.peak(MemoryBasis::DeviceGrowth), Some(Bytes(5 * GIB)));
-    }
-
-    #[test]
-    fn heat_while_loading_is_no_mark_of_the_trials() {
-        let mut seen = Seen { samples: 10, ..Seen::default() };
-        for _ in 0..10 {
-            seen.throttle(ThrottleReasons::HW_THERMAL_SLOWDOWN);
-        }
-        seen.turn(true, false, None);
-        assert_eq!(seen.marks(), []);
-    }
-
-    #[test]
-    fn a_desktop_s_few_mebibytes_are_not_ours() {
-        let mut seen = Seen { growth: 8 << 20, ..Seen::default() };
-        assert_eq!(seen.peak(MemoryBasis::DeviceGrowth), None);
-        seen.growth = 6 << 30;
-        assert_eq!(seen.peak(MemoryBasis::DeviceGrowth), Some(Bytes(6 << 30)));
-        assert_eq!(seen.peak(MemoryBasis::Processes), None);
-    }
+/// What the driver says that `pids` have on `card`, in bytes.
+fn memory_of(card: &dyn Card, pids: &BTreeSet<u32>) -> u64 {
+    let mut counted = BTreeSet::new();
+    let ours = card.processes().into_iter().filter(|(pid, _)| pids.contains(pid));
+    // A process that both computes and draws stands there twice.
+    ours.filter(|(pid, _)| counted.insert(*pid)).filter_map(|(_, memory)| Some(memory?.0)).sum()
 }
