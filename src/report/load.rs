@@ -62,6 +62,9 @@ fn under_load(heading: &str, asked: &str, records: &[&Record]) -> Section {
     for record in records {
         table.rows.push(row(record));
     }
+    if records.iter().any(|record| record.is_calibration()) {
+        notes.push("calibration: a sweep for bench capacity, without figures of its own.".into());
+    }
     notes.push(format!("Requests: {asked}."));
     notes.extend(objectives(records));
     for record in records {
