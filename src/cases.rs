@@ -506,6 +506,22 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_for_step_times_is_one_case_of_each_engine() {
+        let text = matrix("\"qwen3-0.6b\"", "\"candle\", \"vllm\"", "calibrate = true\n");
+        let cases = expand(&scenario(&text)).unwrap();
+        assert_eq!(cases.len(), 2);
+        let case = &cases[0];
+        assert!(case.id.0.starts_with("qwen3-0.6b-q4_k_m-candle-p512-n64-d0-calibration-"));
+        assert_eq!((case.slots(), case.slot_tokens()), (8, Tokens(576)));
+        let plan = case.calibration();
+        assert_eq!(plan.len(), case.requests as usize);
+        let prompts: u64 = plan.iter().map(|p| u64::from(p.prompt_tokens.0)).sum();
+        assert_eq!(case.trial_tokens().0, prompts);
+        let four = matrix("\"qwen3-0.6b\"", "\"candle\"", "calibrate = true\nslots = 4\n");
+        assert_ne!(expand(&scenario(&four)).unwrap()[0].id, case.id);
+    }
+
+    #[test]
     fn a_case_that_two_matrices_ask_for_is_an_error() {
         let one = matrix("\"qwen3-0.6b\"", "\"candle\", \"llama.cpp\"", "");
         let other = matrix("\"qwen3-0.6b\", \"qwen3-8b\"", "\"candle\"", "");
