@@ -77,9 +77,8 @@ fn active_set(gram: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
     let mut free = vec![false; n];
     let size = right.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
     for _ in 0..3 * n {
-        let gradient = |j: usize, x: &[f64]| {
-            right[j] - gram[j].iter().zip(x).map(|(a, b)| a * b).sum::<f64>()
-        };
+        let gradient =
+            |j: usize, x: &[f64]| right[j] - gram[j].iter().zip(x).map(|(a, b)| a * b).sum::<f64>();
         let steepest = (0..n)
             .filter(|j| !free[*j] && gram[*j][*j] > 0.0)
             .map(|j| (j, gradient(j, &x)))

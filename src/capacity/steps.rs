@@ -85,13 +85,15 @@ pub(super) fn reconstruct(requests: &[Seen], room: Room) -> Vec<Step> {
         let before = k.checked_sub(1).map(|k| &moments[k]);
         let Some((seconds, from_idle)) = span(moment, before, &parts, &requests) else { continue };
         // A generating request that has no token here was put out, or its token came late.
-        let paused = moment.further.iter().any(|i| {
-            !before.is_some_and(|b| b.further.contains(i) || b.first.contains(i))
-        });
-        let skipped = !moment.further.is_empty() && before.is_some_and(|before| {
-            let made = before.further.iter().chain(&before.first);
-            made.clone().any(|&i| place[i] < requests[i].tokens.len() && !in_moment(moment, i))
-        });
+        let paused = moment
+            .further
+            .iter()
+            .any(|i| !before.is_some_and(|b| b.further.contains(i) || b.first.contains(i)));
+        let skipped = !moment.further.is_empty()
+            && before.is_some_and(|before| {
+                let made = before.further.iter().chain(&before.first);
+                made.clone().any(|&i| place[i] < requests[i].tokens.len() && !in_moment(moment, i))
+            });
         if moment.blurred || before.is_some_and(|b| b.blurred) || paused || skipped {
             continue;
         }
@@ -224,7 +226,7 @@ fn take(request: &Seen, left: &mut u32, most: u32) -> PromptPart {
     let done = f64::from(request.before) + f64::from(request.computed - *left);
     *left -= tokens;
     let tokens = f64::from(tokens);
-    PromptPart { tokens, pairs: tokens * done + tokens * (tokens - 1.0) / 2.0 }
+    PromptPart { tokens, pairs: tokens * (done + tokens / 2.0) }
 }
 
 /// The steps that prompts fill where each has room for so many tokens.

@@ -131,8 +131,7 @@ fn matrix(
     let slots = crowd(section, "slots", loads.as_deref(), findings);
     let slots = if calibrates { slots.or(Some(CALIBRATED_SLOTS)) } else { slots };
     let loose = !calibrates;
-    let requests =
-        loose.then(|| crowd(section, "requests", loads.as_deref(), findings)).flatten();
+    let requests = loose.then(|| crowd(section, "requests", loads.as_deref(), findings)).flatten();
     let duration = loose.then(|| duration(section, loads.as_deref(), findings)).flatten();
     let own = section.get("settings");
     let own = own.and_then(|f| settings_table("matrix.settings", f.value, scope, findings));

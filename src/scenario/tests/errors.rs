@@ -457,10 +457,8 @@ fn a_sweep_for_step_times_takes_no_load_beside_it() {
          [[matrix]] of its own"
     );
     assert!(errors(&sweep("seconds = 3\n")).contains("'seconds' with 'calibrate'"));
-    let mixed = sweep("[workload]\npreset = \"chat\"\n").replace(
-        "points = [{ prompt_tokens = 512, new_tokens = 64 }]",
-        "points = \"workload\"",
-    );
+    let mixed = sweep("[workload]\npreset = \"chat\"\n")
+        .replace("points = [{ prompt_tokens = 512, new_tokens = 64 }]", "points = \"workload\"");
     assert!(errors(&mixed).contains("name the longest prompt and answer"), "{}", errors(&mixed));
     let deep = sweep("").replace("new_tokens = 64", "new_tokens = 64, depth = 9");
     assert!(errors(&deep).contains("'depth' of 9"), "{}", errors(&deep));
