@@ -4,7 +4,7 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::least_squares::{self, Row};
-use super::step::{Curve, PromptPart, StepTime};
+use super::step::{Curve, StepTime};
 use super::steps::{Room, Seen, Step, reconstruct};
 use crate::stats;
 
@@ -95,13 +95,13 @@ impl Knots {
     }
 
     /// The row of a step. Columns: the curve of generation, a cached token, the curve of prompts, a
-    /// pair, a sequence beside prompts, the way to the engine.
+    /// pair, both kinds, a sequence beside prompts, the way to the engine.
     fn row(&self, step: &Step) -> Row {
-        let mut columns = Vec::with_capacity(self.decode.len() + self.prompt.len() + 4);
+        let mut columns = Vec::with_capacity(self.decode.len() + self.prompt.len() + 5);
         let sequences = f64::from(step.sequences);
         let generates_alone = step.sequences > 0 && step.prompts.is_empty();
         let times = if generates_alone { 1.0 } else { 0.0 };
-        columns.extend(ramps(&self.decode, sequences).map(|ramp| ramp * times));
+        columns.extend(shares(&self.decode, sequences).map(|share| share * times));
         columns.push(if step.sequences > 0 { step.cached } else { 0.0 });
         let mut prompt = vec![0.0; self.prompt.len()];
         for part in &step.prompts {
@@ -111,7 +111,9 @@ impl Knots {
         }
         columns.extend(prompt);
         columns.push(step.prompts.iter().map(|part| part.pairs).sum());
-        columns.push(if step.prompts.is_empty() { 0.0 } else { sequences });
+        let both = step.sequences > 0 && !step.prompts.is_empty();
+        columns.push(if both { 1.0 } else { 0.0 });
+        columns.push(if both { sequences } else { 0.0 });
         columns.push(if step.from_idle { 1.0 } else { 0.0 });
         Row { columns, value: step.seconds }
     }
@@ -121,12 +123,14 @@ impl Knots {
         let (cached_token, rest) = (rest[0], &rest[1..]);
         let (prompt, rest) = rest.split_at(self.prompt.len());
         Ok(StepTime {
-            decode: curve(&self.decode, decode)?,
+            // Kernels change with the batch: three sequences may take less than two.
+            decode: Curve::new(self.decode.iter().copied().zip(decode.iter().copied()).collect())?,
             cached_token,
-            prompt: curve(&self.prompt, prompt)?,
+            prompt: risen(&self.prompt, prompt)?,
             pair: rest[0],
-            beside: rest[1],
-            entry: rest[2],
+            both: rest[1],
+            beside: rest[2],
+            entry: rest[3],
         })
     }
 }
@@ -155,9 +159,27 @@ fn borne(mut values: Vec<f64>, times: usize, apart: f64) -> Vec<f64> {
     kept
 }
 
-/// The parts of a curve at `x`: 1 for its first point, and for each further one how far `x` is on
-/// the way to it from the one before; on from the last two as between them. With coefficients that
-/// are not negative the curve does not fall.
+/// How much each point of a curve says about `x`: the two around it, beyond the last one the last two.
+fn shares(knots: &[f64], x: f64) -> impl Iterator<Item = f64> {
+    let next = knots.partition_point(|knot| *knot < x).min(knots.len() - 1);
+    let before = next.saturating_sub(1);
+    let way = match knots[next] - knots[before] {
+        0.0 => 1.0,
+        apart => ((x - knots[before]) / apart).max(0.0),
+    };
+    (0..knots.len()).map(move |i| {
+        if i == next {
+            way
+        } else if i == before {
+            1.0 - way
+        } else {
+            0.0
+        }
+    })
+}
+
+/// The parts of a curve that does not fall, at `x`: 1 for its first point, and for each further one
+/// how far `x` is on the way to it from the one before; on from the last two as between them.
 fn ramps(knots: &[f64], x: f64) -> impl Iterator<Item = f64> {
     let last = knots.len() - 1;
     (0..knots.len()).map(move |i| {
@@ -169,7 +191,7 @@ fn ramps(knots: &[f64], x: f64) -> impl Iterator<Item = f64> {
     })
 }
 
-fn curve(knots: &[f64], rises: &[f64]) -> anyhow::Result<Curve> {
+fn risen(knots: &[f64], rises: &[f64]) -> anyhow::Result<Curve> {
     let mut sum = 0.0;
     let points = knots.iter().zip(rises).map(|(x, rise)| {
         sum += rise;
@@ -185,6 +207,7 @@ mod tests {
     use rand_xoshiro::Xoshiro256PlusPlus;
 
     use super::*;
+    use crate::capacity::PromptPart;
     use crate::units::Tokens;
     use crate::workload::{Planned, calibration};
 
@@ -197,6 +220,7 @@ mod tests {
             cached_token: 4e-6,
             prompt: curve(&[(1.0, 0.021), (32.0, 0.100), (256.0, 0.800)]),
             pair: 2e-7,
+            both: 0.003,
             beside: 0.0015,
             entry: 0.004,
         }

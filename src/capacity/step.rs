@@ -67,7 +67,9 @@ pub struct StepTime {
     pub prompt: Curve,
     /// More for each pair of a prompt token and a token before it.
     pub pair: f64,
-    /// In a step with prompts, more for each sequence that generates beside them: its token is
+    /// More in a step with both.
+    pub both: f64,
+    /// In a step with both, more for each sequence that generates beside them: its token is
     /// computed as one of theirs, and then it is sampled and sent.
     pub beside: f64,
     /// Between a request and the engine, outside of any step: network, HTTP, tokenizer.
@@ -82,6 +84,7 @@ impl StepTime {
             cached_token: 0.0,
             prompt: Curve::flat(seconds),
             pair: 0.0,
+            both: 0.0,
             beside: 0.0,
             entry: 0.0,
         }
@@ -105,8 +108,9 @@ impl StepTime {
         // The weights are read once, for the tokens of both.
         let beside = f64::from(sequences);
         let together = self.prompt.at(prompt.tokens + beside) + pairs;
+        let more = self.both + self.beside * beside + self.cached_token * cached;
         // Never faster than generation alone.
-        (together + self.beside * beside + self.cached_token * cached).max(decode)
+        (together + more).max(decode)
     }
 }
 
@@ -195,14 +199,15 @@ mod tests {
             cached_token: 0.0,
             prompt: Curve::new(vec![(0.0, 0.01), (100.0, 0.03)]).unwrap(),
             pair: 0.0,
+            both: 0.002,
             beside: 0.001,
             entry: 0.0,
         };
         let part = PromptPart { tokens: 100.0, pairs: 0.0 };
         assert_eq!(step.seconds(0, 0.0, part), 0.03);
         assert_eq!(step.seconds(4, 0.0, PromptPart::default()), 0.01);
-        // 104 tokens, and 4 that are sent.
-        assert!((step.seconds(4, 0.0, part) - (0.0308 + 0.004)).abs() < 1e-12);
+        // 104 tokens, the two kinds, and 4 tokens that are sent.
+        assert!((step.seconds(4, 0.0, part) - (0.0308 + 0.002 + 0.004)).abs() < 1e-12);
         let few = PromptPart { tokens: 1.0, pairs: 0.0 };
         assert!(step.seconds(1, 0.0, few) >= 0.01, "not faster than generation alone");
     }

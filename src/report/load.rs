@@ -105,7 +105,7 @@ fn engine(record: &Record) -> String {
 }
 
 /// Users, requests a second, or what else sent the requests.
-pub(super) fn load(record: &Record) -> String {
+pub fn load(record: &Record) -> String {
     match (record.concurrency, record.rate_per_s) {
         (Some(1), _) => "1 user".to_owned(),
         (Some(users), _) => format!("{users} users"),

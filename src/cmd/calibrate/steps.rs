@@ -1,0 +1,194 @@
+//! How well step times foretell loads that had no part in them: each row of a folder under load,
+//! simulated with the requests that it really had.
+
+use std::path::{Path, PathBuf};
+
+use crate::capacity::{
+    Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, simulate, workload,
+};
+use crate::cmd::step_times::{self, MeasuredSteps};
+use crate::metrics::{Arrivals, Limits};
+use crate::record::{Folder, Record, Trial};
+use crate::report::{Section, Table};
+use crate::runner::protocol::Sample;
+use crate::units::{ABSENT, Nanos, Share, Tokens, significant};
+use workload::{Mix, Recorded};
+
+/// What the medians and the 95th percentiles have to keep to.
+const CLOSE: [f64; 2] = [0.10, 0.20];
+
+/// Every folder's step times, and how well they foretell its other rows.
+pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for folder in folders {
+        for steps in step_times::of_sweeps(folder)? {
+            sections.push(step_section(&steps));
+            sections.extend(judged(folder, &steps)?);
+        }
+    }
+    anyhow::ensure!(
+        !sections.is_empty(),
+        "no sweep for step times in these folders; measure one with a [[matrix]] that has \
+         'calibrate = true', as in: bench run scenarios/capacity.toml"
+    );
+    Ok(sections)
+}
+
+fn title(record: &Record) -> String {
+    format!("{}, {} {}, {}", record.engine, record.model, record.quant, record.host)
+}
+
+/// The step times themselves.
+fn step_section(steps: &MeasuredSteps) -> Section {
+    let step = &steps.fit.step;
+    let time = |seconds: f64| Nanos::from_seconds(seconds).to_string();
+    let mut table = Table::new(&["a step of", ">takes"]);
+    for (sequences, seconds) in step.decode.points() {
+        let words = format!("{sequences} generating, no cache");
+        table.rows.push(vec![words, time(*seconds)]);
+    }
+    table.rows.push(vec!["each 1,000 cached tokens".into(), time(step.cached_token * 1000.0)]);
+    for (tokens, seconds) in step.prompt.points() {
+        table.rows.push(vec![format!("{tokens} prompt tokens"), time(*seconds)]);
+    }
+    let pairs = time(step.pair * 1e6);
+    table.rows.push(vec!["each million pairs of a prompt token and one before".into(), pairs]);
+    table.rows.push(vec!["both kinds in one step, more".into(), time(step.both)]);
+    table.rows.push(vec!["each one generating beside prompts".into(), time(step.beside)]);
+    table.rows.push(vec!["the way to the engine and back".into(), time(step.entry)]);
+    let fit = &steps.fit;
+    let p95 = fit.error_p95.map_or(ABSENT.to_owned(), |p95| Share(p95).to_string());
+    let notes = vec![
+        format!(
+            "Least squares over {} steps, up to {} sequences and {} prompt tokens at once. Steps that \
+             were held back: median error {}, 95 % within {p95}.",
+            fit.steps,
+            fit.sequences,
+            fit.prompt_tokens,
+            Share(fit.error_median),
+        ),
+        format!("Marks of the sweep: {}.", marks(&steps.from[0])),
+    ];
+    let heading = format!("{}: step times", title(&steps.from[0]));
+    Section { heading, table: Some(table), notes, ..Section::default() }
+}
+
+fn marks(record: &Record) -> &str {
+    if record.marks.is_empty() { "none" } else { &record.marks }
+}
+
+/// The rows under a load, measured beside simulated.
+fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section>> {
+    let folder = Folder::open(folder)?;
+    let trials: Vec<Trial<Sample>> = folder.read_trials()?;
+    let mut table = Table::new(&["load", "figure", ">measured", ">simulated", ">error", "close"]);
+    let mut notes = Vec::new();
+    for record in folder.records() {
+        let open = record.rate_per_s.is_some() || record.load.as_deref() == Some("trace");
+        if !open || record.slo_probes.is_some() || !steps.is_of(record) {
+            continue;
+        }
+        let of = |trial: &&Trial<Sample>| !trial.warmup && trial.case_id == record.case_id;
+        let its: Vec<&Trial<Sample>> = trials.iter().filter(of).collect();
+        let Some(trial) = its.first() else { continue };
+        let measured = measured(trial);
+        let simulated = replay(trial, &steps.engine(Tokens(u32::MAX)))?;
+        let load = crate::report::load::load(record);
+        for row in compared(&measured, &simulated) {
+            let mut cells = vec![load.clone()];
+            cells.extend(row);
+            table.rows.push(cells);
+        }
+        notes.push(format!(
+            "{load}: {} requests; marks: {}; the engine computed in {} of the simulated time.",
+            trial.samples.len(),
+            marks(record),
+            Share(simulated.busy),
+        ));
+    }
+    if notes.is_empty() {
+        return Ok(None);
+    }
+    notes.push(format!(
+        "Simulated with the arrivals and lengths of the measured requests. Close: medians within {}, \
+         95th percentiles within {}.",
+        Share(CLOSE[0]),
+        Share(CLOSE[1])
+    ));
+    let heading = format!("{}: loads that had no part in them", title(&steps.from[0]));
+    Ok(Some(Section { heading, is_part: true, table: Some(table), notes, ..Section::default() }))
+}
+
+/// Times of requests, in the same form as simulated ones.
+#[derive(Default)]
+struct Measured {
+    ttft: Times,
+    tpot: Times,
+    e2e: Times,
+}
+
+fn measured(trial: &Trial<Sample>) -> Measured {
+    let mut measured = Measured::default();
+    for sample in trial.samples.iter().filter(|sample| sample.error().is_none()) {
+        let arrivals = Arrivals {
+            intended_ns: sample.intended_ns,
+            sent_ns: sample.sent_ns,
+            prompt_tokens: sample.prompt_tokens,
+            token_ns: &sample.token_ns,
+        };
+        measured.ttft.extend(arrivals.ttft());
+        measured.tpot.extend(arrivals.tpot_ns().map(|ns| Nanos(ns as u64)));
+        measured.e2e.extend(arrivals.end_to_end());
+    }
+    measured
+}
+
+/// What the simulation makes of the trial's own requests.
+fn replay(trial: &Trial<Sample>, engine: &Engine) -> anyhow::Result<Outcome> {
+    let whole = trial.samples.iter().filter(|sample| sample.error().is_none());
+    let trace: Vec<Recorded> = whole
+        .map(|sample| Recorded {
+            start: Nanos(sample.sent_ns),
+            prompt_tokens: Tokens(sample.prompt_tokens),
+            new_tokens: Tokens(sample.token_ns.len() as u32),
+        })
+        .collect();
+    let requests = trace.len() as u64;
+    let mix = Mix { trace, ..Mix::fixed(Tokens(1), Tokens(1)) };
+    let demand = Demand { mix, who: Who::Trace { speed: 1.0 }, profile: None };
+    let fleet = Fleet { engines: vec![engine.clone()], routing: Routing::RoundRobin };
+    let span = Span { run_up: 0, requests, time: None, day_second: 0.0, bins: 0 };
+    simulate(&fleet, &demand, &Limits::default(), &span, 1)
+}
+
+/// Figure, measured, simulated, relative error, and whether it is close enough.
+fn compared(measured: &Measured, simulated: &Outcome) -> Vec<Vec<String>> {
+    let figures = [
+        ("TTFT", &measured.ttft, &simulated.ttft),
+        ("TPOT", &measured.tpot, &simulated.tpot),
+        ("E2E", &measured.e2e, &simulated.e2e),
+    ];
+    let mut rows = Vec::new();
+    for (name, measured, simulated) in figures {
+        for (percentile, close) in [50.0, 95.0].into_iter().zip(CLOSE) {
+            let (Some(was), Some(is)) =
+                (measured.percentile(percentile), simulated.percentile(percentile))
+            else {
+                continue;
+            };
+            let error = is.seconds() / was.seconds() - 1.0;
+            rows.push(vec![
+                format!("{name} P{percentile}"),
+                was.to_string(),
+                is.to_string(),
+                format!(
+                    "{}{} %",
+                    if error < 0.0 { "" } else { "+" },
+                    significant(error * 100.0, 2)
+                ),
+                if error.abs() <= close { "yes" } else { "no" }.to_owned(),
+            ]);
+        }
+    }
+    rows
+}
