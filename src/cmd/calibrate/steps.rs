@@ -6,13 +6,22 @@ use std::path::{Path, PathBuf};
 use crate::capacity::{
     Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, simulate, workload,
 };
+use crate::cases;
 use crate::cmd::step_times::{self, MeasuredSteps};
 use crate::metrics::{Arrivals, Limits};
 use crate::record::{Folder, Record, Trial};
 use crate::report::{Section, Table};
+use crate::run;
 use crate::runner::protocol::Sample;
+use crate::scenario::{Scenario, Slo};
+use crate::stats;
 use crate::units::{ABSENT, Nanos, Share, Tokens, significant};
 use workload::{Mix, Recorded};
+
+/// Requests that are simulated for a share.
+const SIMULATED: u64 = 20_000;
+/// Users beyond which no search goes.
+const MOST_USERS: u32 = 512;
 
 /// What the medians and the 95th percentiles have to keep to.
 const CLOSE: [f64; 2] = [0.10, 0.20];
@@ -23,7 +32,10 @@ pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
     for folder in folders {
         for steps in step_times::of_sweeps(folder)? {
             sections.push(step_section(&steps));
-            sections.extend(judged(folder, &steps)?);
+            for folder in folders {
+                sections.extend(judged(folder, &steps)?);
+                sections.extend(searched(folder, &steps)?);
+            }
         }
     }
     anyhow::ensure!(
@@ -117,6 +129,70 @@ fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section
     ));
     let heading = format!("{}: loads that had no part in them", title(&steps.from[0]));
     Ok(Some(Section { heading, is_part: true, table: Some(table), notes, ..Section::default() }))
+}
+
+/// The highest numbers of users that met an objective, searched on the engine and simulated.
+fn searched(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section>> {
+    let records = Folder::open(folder)?;
+    let of = |r: &&Record| r.load.as_deref() == Some("slo-users") && steps.is_of(r);
+    let searches: Vec<&Record> = records.records().iter().filter(of).collect();
+    if searches.is_empty() {
+        return Ok(None);
+    }
+    let scenario = Scenario::read(&folder.join("scenario.toml"), &super::super::known())?;
+    let cases = cases::expand(&scenario)?;
+    let mut table = Table::new(&["users", ">met", ">missed", ">simulated", "close"]);
+    let mut notes = Vec::new();
+    for record in searches {
+        let case = cases.iter().find(|case| case.id.0 == record.case_id);
+        let (Some(case), Some(slo)) = (case, scenario.slo) else { continue };
+        let fixed = || Mix::fixed(case.prompt_tokens, case.new_tokens);
+        let mix = case.mix.clone().unwrap_or_else(fixed);
+        let engine = steps.engine(Tokens(u32::MAX));
+        let users = most_users(&engine, &mix, &slo, case.requests)?;
+        let shown = |users: Option<u32>| users.map_or(ABSENT.to_owned(), |users| users.to_string());
+        let close = record.slo_capacity_users.map(|met| {
+            let apart = f64::from(met.abs_diff(users));
+            apart <= (0.1 * f64::from(met)).max(1.0)
+        });
+        table.rows.push(vec![
+            record.workload.clone().unwrap_or_default(),
+            shown(record.slo_capacity_users),
+            shown(record.slo_missed_users),
+            users.to_string(),
+            close.map_or(ABSENT, |close| if close { "yes" } else { "no" }).to_owned(),
+        ]);
+        notes.push(format!(
+            "Objective: {}. Probes: {}. Marks: {}.",
+            record.slo.as_deref().unwrap_or(ABSENT),
+            record.slo_probes.as_deref().unwrap_or(ABSENT),
+            marks(record)
+        ));
+    }
+    notes.push(
+        "met, missed: the most users that met the objective on the engine, and the fewest that \
+         missed it. simulated: the most whose share of requests that keep it, in as many requests \
+         as a probe had, has its lower bound there too. Close: one user or 10 % off."
+            .to_owned(),
+    );
+    let heading = format!("{}: users under an objective", title(&steps.from[0]));
+    Ok(Some(Section { heading, is_part: true, table: Some(table), notes, ..Section::default() }))
+}
+
+/// The most users that meet the objective by the measure of a probe of `bench run`.
+fn most_users(engine: &Engine, mix: &Mix, slo: &Slo, requests: u32) -> anyhow::Result<u32> {
+    let fleet = Fleet { engines: vec![engine.clone()], routing: Routing::RoundRobin };
+    let span = Span { run_up: 200, requests: SIMULATED, time: None, day_second: 0.0, bins: 0 };
+    for users in 1..=MOST_USERS {
+        let demand = Demand { mix: mix.clone(), who: Who::Users { users }, profile: None };
+        let outcome = simulate(&fleet, &demand, &run::load::limits(slo), &span, 1)?;
+        let asked = u64::from(requests.max(users.saturating_mul(4)));
+        let met = (outcome.attainment().unwrap_or(0.0) * asked as f64).round() as u64;
+        if stats::wilson(met, asked).is_none_or(|share| share.low < slo.attainment.0) {
+            return Ok(users - 1);
+        }
+    }
+    Ok(MOST_USERS)
 }
 
 /// Times of requests, in the same form as simulated ones.
