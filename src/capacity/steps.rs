@@ -31,8 +31,6 @@ pub(super) struct Step {
     pub prompts: Vec<PromptPart>,
     /// Whether it began with a request to an idle engine: then its way there is in the time.
     pub from_idle: bool,
-    /// Whether the time is the engine's own.
-    pub own: bool,
 }
 
 impl Step {
@@ -112,9 +110,9 @@ pub(super) fn reconstruct(requests: &[Seen], room: Room) -> Vec<Step> {
         let own = parts.first().filter(|_| alone).and_then(|(i, _)| requests[*i].prompt);
         if let Some(seconds) = own.filter(|own| *own > 0.0) {
             let prompts = prompts.clone();
-            found.push(Step { seconds, sequences, cached, prompts, from_idle: false, own: true });
+            found.push(Step { seconds, sequences, cached, prompts, from_idle: false });
         }
-        found.push(Step { seconds, sequences, cached, prompts, from_idle, own: false });
+        found.push(Step { seconds, sequences, cached, prompts, from_idle });
     }
     found
 }
@@ -271,5 +269,82 @@ fn span(
         Some((busy, false))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Room = Room { sequences: 4, step_tokens: 100 };
+
+    fn seen(sent: f64, computed: u32, tokens: &[f64]) -> Seen {
+        Seen { sent, computed, tokens: tokens.to_vec(), ..Seen::default() }
+    }
+
+    #[test]
+    fn tokens_that_come_together_are_one_step() {
+        let one = seen(0.0, 30, &[0.300, 0.320, 0.350, 0.380]);
+        let other = seen(0.305, 10, &[0.3501, 0.3802]);
+        let steps = reconstruct(&[one, other], ROOM);
+        assert_eq!(steps.len(), 4);
+        // A prompt alone, from idle; a token; a token beside a prompt; two tokens.
+        let shape: Vec<_> =
+            steps.iter().map(|s| (s.sequences, s.prompt_tokens(), s.cached, s.from_idle)).collect();
+        assert_eq!(
+            shape,
+            [
+                (0, 30.0, 0.0, true),
+                (1, 0.0, 31.0, false),
+                (1, 10.0, 32.0, false),
+                (2, 0.0, 44.0, false)
+            ]
+        );
+        assert!((steps[0].seconds - 0.3).abs() < 1e-9);
+        assert!((steps[3].seconds - 0.0301).abs() < 2e-4, "{}", steps[3].seconds);
+    }
+
+    #[test]
+    fn a_prompt_beyond_the_room_takes_several_steps() {
+        let steps = reconstruct(&[seen(0.0, 250, &[0.9, 0.92])], ROOM);
+        let tokens: Vec<_> = steps[0].prompts.iter().map(|part| part.tokens).collect();
+        assert_eq!(tokens, [100.0, 100.0, 50.0]);
+        let pairs: f64 = steps[0].prompts.iter().map(|part| part.pairs).sum();
+        assert!((pairs - 250.0 * 125.0).abs() < 1e-6);
+        // Beside one that generates, its parts are in the steps of that one's tokens.
+        let generating = seen(0.0, 10, &[0.1, 0.15, 0.55, 0.95, 1.05]);
+        let long = seen(0.12, 210, &[1.051]);
+        let steps = reconstruct(&[generating, long], ROOM);
+        let parts: Vec<_> = steps.iter().map(|s| (s.sequences, s.prompt_tokens())).collect();
+        assert_eq!(parts, [(0, 10.0), (1, 0.0), (1, 99.0), (1, 99.0), (1, 12.0)]);
+    }
+
+    #[test]
+    fn two_tokens_in_one_event_are_no_step() {
+        let request = seen(0.0, 10, &[0.10, 0.12, 0.14, 0.18, 0.18, 0.20, 0.22]);
+        let steps = reconstruct(&[request], ROOM);
+        assert_eq!(steps.len(), 4, "{steps:?}");
+        assert!(steps.iter().skip(1).all(|step| (step.seconds - 0.02).abs() < 1e-9), "{steps:?}");
+    }
+
+    #[test]
+    fn a_request_that_waited_began_at_the_end_of_the_step_before() {
+        let one = Room { sequences: 1, ..ROOM };
+        let first = seen(0.0, 10, &[0.10, 0.12, 0.14]);
+        let second = seen(0.03, 20, &[0.34, 0.36]);
+        let steps = reconstruct(&[first.clone(), second], one);
+        assert_eq!((steps[3].seconds * 100.0).round(), 20.0);
+        assert!(!steps[3].from_idle);
+        // Sent while the last token was made, it may have come before or after.
+        let steps = reconstruct(&[first, seen(0.139, 20, &[0.34, 0.36])], one);
+        assert_eq!(steps.len(), 4, "{steps:?}");
+    }
+
+    #[test]
+    fn an_engine_s_own_time_of_a_prompt_has_no_way_in_it() {
+        let request = Seen { prompt: Some(0.09), ..seen(0.0, 10, &[0.10, 0.12]) };
+        let steps = reconstruct(&[request], ROOM);
+        assert_eq!((steps[0].seconds, steps[0].from_idle), (0.09, false));
+        assert_eq!((steps[1].seconds, steps[1].from_idle), (0.10, true));
     }
 }
