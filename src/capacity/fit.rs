@@ -62,6 +62,27 @@ pub fn fit(trials: &[Vec<Seen>], room: Room) -> anyhow::Result<StepFit> {
     })
 }
 
+/// How an engine kept to its step times in a run that had no part in them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pace {
+    /// The median of a step's time over the one that was expected.
+    pub median: f64,
+    /// Seconds by which steps were longer than twice what was expected: it hung, or another program
+    /// had the machine.
+    pub hung: f64,
+    /// Steps that could be told.
+    pub steps: usize,
+}
+
+/// The pace of an engine in a trial; `None` where no step can be told.
+pub fn pace(step: &StepTime, trial: &[Seen], room: Room) -> Option<Pace> {
+    let steps = reconstruct(trial, room);
+    let ratios: Vec<f64> = steps.iter().map(|s| s.seconds / s.expected(step)).collect();
+    let over = |s: &Step| (s.seconds - 2.0 * s.expected(step)).max(0.0);
+    let hung = steps.iter().map(over).sum();
+    Some(Pace { median: stats::median(&ratios)?, hung, steps: steps.len() })
+}
+
 /// Where the curves have their points.
 #[derive(Debug)]
 struct Knots {
@@ -344,6 +365,24 @@ mod tests {
         assert!(difference(&found.step, &truth()) < 0.02, "{found:#?}");
         assert!((0.005..0.03).contains(&found.error_median), "{}", found.error_median);
         assert!(found.error_p95.is_some_and(|p95| p95 > 0.02), "{:?}", found.error_p95);
+    }
+
+    #[test]
+    fn the_pace_of_a_run_tells_a_slow_machine_from_one_that_hung() {
+        let plan = calibration(Tokens(200), Tokens(30), 4);
+        let slow =
+            StepTime { decode: Curve::new(vec![(1.0, 0.030), (8.0, 0.090)]).unwrap(), ..truth() };
+        let found = pace(&truth(), &stamps(&plan, &slow, 0.0, 1), ROOM).unwrap();
+        assert!(found.median > 1.2 && found.hung < 0.1, "{found:?}");
+        let mut hung = stamps(&plan, &truth(), 0.0, 1);
+        let from = hung.iter().map(|seen| seen.sent).fold(0.0, f64::max) - 0.01;
+        for seen in &mut hung {
+            let late = |at: &mut f64| *at += if *at > from { 4.0 } else { 0.0 };
+            seen.tokens.iter_mut().for_each(late);
+        }
+        let found = pace(&truth(), &hung, ROOM).unwrap();
+        assert!((found.median - 1.0).abs() < 0.02, "{found:?}");
+        assert!((3.5..4.1).contains(&found.hung), "{found:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod steps;
 
 pub use demand::{Demand, Profile, Who};
 pub use engine::{Cache, Engine};
-pub use fit::{StepFit, fit};
+pub use fit::{Pace, StepFit, fit, pace};
 pub use outcome::{Bin, Outcome, Overload, Times};
 pub use simulate::{Fleet, Routing, Span, simulate};
 pub use step::{Curve, PromptPart, Run, StepTime};

@@ -1,7 +1,7 @@
 //! The steps of an engine, found again in the moments at which the tokens of its requests came:
 //! tokens that came together were made by one step.
 
-use super::step::PromptPart;
+use super::step::{PromptPart, StepTime};
 use crate::stats;
 
 /// An answered request as its stamps tell it, in seconds of one clock.
@@ -34,6 +34,16 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// What `time` says of it.
+    pub fn expected(&self, time: &StepTime) -> f64 {
+        let entry = if self.from_idle { time.entry } else { 0.0 };
+        if self.prompts.is_empty() {
+            return entry + time.seconds(self.sequences, self.cached, PromptPart::default());
+        }
+        let parts = self.prompts.iter();
+        entry + parts.map(|part| time.seconds(self.sequences, self.cached, *part)).sum::<f64>()
+    }
+
     pub fn prompt_tokens(&self) -> f64 {
         self.prompts.iter().map(|part| part.tokens).sum()
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::capacity::{
-    Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, simulate, workload,
+    Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, pace, simulate, workload,
 };
 use crate::cases;
 use crate::cmd::step_times::{self, MeasuredSteps};
@@ -111,8 +111,17 @@ fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section
             cells.extend(row);
             table.rows.push(cells);
         }
+        let seen = step_times::seen(trial, record.depth);
+        let pace = pace(&steps.fit.step, &seen, steps.room);
+        let pace = pace.map_or(String::new(), |pace| {
+            format!(
+                "; steps took {} of their expected times (median), and hung for {}",
+                Share(pace.median),
+                Nanos::from_seconds(pace.hung)
+            )
+        });
         notes.push(format!(
-            "{load}: {} requests; marks: {}; the engine computed in {} of the simulated time.",
+            "{load}: {} requests; marks: {}; the engine computed in {} of the simulated time{pace}.",
             trial.samples.len(),
             marks(record),
             Share(simulated.busy),
