@@ -82,7 +82,7 @@ fn a_sweep_finds_the_step_times_of_an_engine_and_they_foretell_its_load() {
         let found = time(&text, words);
         assert!((found / truth - 1.0).abs() < 0.1, "{words}: {found} ms of {truth}\n{text}");
     }
-    assert!(text.contains("loads that had no part"), "{text}");
+    assert!(text.contains("Loads that had no part"), "{text}");
     for figure in ["TTFT P50", "TPOT P50", "E2E P95"] {
         assert!(text.contains(figure), "{text}");
     }

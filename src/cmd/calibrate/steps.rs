@@ -29,12 +29,20 @@ const CLOSE: [f64; 2] = [0.10, 0.20];
 /// Every folder's step times, and how well they foretell its other rows.
 pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
+    let mut sweeps = Vec::new();
     for folder in folders {
-        for steps in step_times::of_sweeps(folder)? {
-            sections.push(step_section(&steps));
-            for folder in folders {
-                sections.extend(judged(folder, &steps)?);
-                sections.extend(searched(folder, &steps)?);
+        sweeps.extend(step_times::of_sweeps(folder)?);
+    }
+    for steps in &sweeps {
+        sections.push(step_section(steps));
+        for folder in folders {
+            // Loads are judged by the sweep beside them; without one, by the last of the engine.
+            let same = |other: &&MeasuredSteps| other.is_of(&steps.from[0]);
+            let beside = sweeps.iter().find(|other| same(other) && other.folder == *folder);
+            let judge = beside.or(sweeps.iter().rfind(same));
+            if judge.is_some_and(|judge| std::ptr::eq(judge, steps)) {
+                sections.extend(judged(folder, steps)?);
+                sections.extend(searched(folder, steps)?);
             }
         }
     }
@@ -81,8 +89,13 @@ fn step_section(steps: &MeasuredSteps) -> Section {
         ),
         format!("Marks of the sweep: {}.", marks(&steps.from[0])),
     ];
-    let heading = format!("{}: step times", title(&steps.from[0]));
+    let heading = format!("{}: step times from {}", title(&steps.from[0]), name(&steps.folder));
     Section { heading, table: Some(table), notes, ..Section::default() }
+}
+
+/// A folder's own name.
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn marks(record: &Record) -> &str {
@@ -91,6 +104,7 @@ fn marks(record: &Record) -> &str {
 
 /// The rows under a load, measured beside simulated.
 fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section>> {
+    let named = name(folder);
     let folder = Folder::open(folder)?;
     let trials: Vec<Trial<Sample>> = folder.read_trials()?;
     let mut table = Table::new(&["load", "figure", ">measured", ">simulated", ">error", "close"]);
@@ -131,12 +145,13 @@ fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section
         return Ok(None);
     }
     notes.push(format!(
-        "Simulated with the arrivals and lengths of the measured requests. Close: medians within {}, \
+        "Loads that had no part in the step times, simulated with the arrivals and lengths of the \
+         measured requests. Close: medians within {}, \
          95th percentiles within {}.",
         Share(CLOSE[0]),
         Share(CLOSE[1])
     ));
-    let heading = format!("{}: loads that had no part in them", title(&steps.from[0]));
+    let heading = format!("{}: loads of {named}", title(&steps.from[0]));
     Ok(Some(Section { heading, is_part: true, table: Some(table), notes, ..Section::default() }))
 }
 
