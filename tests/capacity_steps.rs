@@ -102,3 +102,23 @@ fn results_without_a_sweep_say_how_to_get_one() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("calibrate = true"), "{}", stderr(&output));
 }
+
+#[test]
+fn the_committed_proof_is_what_the_results_give() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let committed = std::fs::read_to_string(root.join("reports/capacity-proof.md")).unwrap();
+    let again = committed.lines().find(|line| line.trim().starts_with("bench calibrate --steps"));
+    let folders = again.unwrap().split_whitespace().nth(3).unwrap();
+    let place = Place::with_scenario("");
+    let path = place.path().join("proof.md");
+    let args = ["calibrate", "--steps", folders, "--report", path.to_str().unwrap()];
+    let output = place.bench(&args).current_dir(root).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let made = std::fs::read_to_string(&path).unwrap();
+    let body = |text: &str| text.split("## Again").next().unwrap().to_owned();
+    assert_eq!(
+        body(&made),
+        body(&committed),
+        "remake it: bench calibrate --steps {folders} --report reports/capacity-proof.md"
+    );
+}

@@ -104,14 +104,16 @@ fn show_steps(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     };
     let folders = joined(&args.steps);
     let text = vec![
-        "How well the simulation of `bench capacity` foretells real servers. Each engine was measured \
-         twice: in a sweep (`calibrate = true`), from which its step times follow by least squares, \
+        "How well the simulation of bench capacity foretells real servers. Each engine was measured \
+         twice: in a sweep (calibrate = true), from which its step times follow by least squares, \
          and under loads with other lengths and other arrivals, which had no part in them. The loads \
          are then simulated with the step times, and both are put side by side; a figure that misses \
-         says `no`."
+         says no."
             .to_owned(),
-        "A sweep and a load are minutes apart on one machine; a row whose marks name `probe-drift` met \
-         a memory bus of another speed before than after."
+        "A sweep and a load are minutes apart on one machine; a row whose marks name probe-drift met \
+         a memory bus of another speed before than after. Below each load stands how its own steps \
+         kept to the step times: where they took longer, or hung, the machine was slower than in \
+         the sweep, which no simulation knows."
             .to_owned(),
     ];
     sections.insert(0, Section { text, ..Section::default() });

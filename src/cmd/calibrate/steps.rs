@@ -144,9 +144,11 @@ fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section
     if notes.is_empty() {
         return Ok(None);
     }
+    let close = table.rows.iter().filter(|row| row.last().is_some_and(|cell| **cell == *"yes"));
+    notes.push(format!("Close: {} of {} figures.", close.count(), table.rows.len()));
     notes.push(format!(
         "Loads that had no part in the step times, simulated with the arrivals and lengths of the \
-         measured requests. Close: medians within {}, \
+         measured requests. Close are medians within {}, \
          95th percentiles within {}.",
         Share(CLOSE[0]),
         Share(CLOSE[1])
@@ -196,7 +198,7 @@ fn searched(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Secti
     notes.push(
         "met, missed: the most users that met the objective on the engine, and the fewest that \
          missed it. simulated: the most whose share of requests that keep it, in as many requests \
-         as a probe had, has its lower bound there too. Close: one user or 10 % off."
+         as a probe had, has its lower bound there too. Close is one user or 10 % off."
             .to_owned(),
     );
     let heading = format!("{}: users under an objective", title(&steps.from[0]));
