@@ -9,7 +9,7 @@ use crate::runner::Settings;
 use crate::scenario::{Load, Matrix, Point, Problem, Problems, Scenario, Weights};
 use crate::stats;
 use crate::units::{Bytes, Nanos, Tokens};
-use crate::workload::{Arrivals, Limit, Mix, Source, Workload};
+use crate::workload::{self, Arrivals, Limit, Mix, Planned, Source, Workload};
 
 /// A case's name: readable, and ending in a hash of everything that defines the work, so that the
 /// same case has the same id in every scenario.
@@ -80,6 +80,11 @@ impl Case {
 
     /// Tokens that a trial processes in prompts and generates, context apart.
     pub fn trial_tokens(&self) -> (u64, u64) {
+        if self.load == Load::Calibration {
+            let plan = self.calibration();
+            let sum = |of: fn(&Planned) -> Tokens| plan.iter().map(|p| u64::from(of(p).0)).sum();
+            return (sum(|p| p.prompt_tokens), sum(|p| p.new_tokens));
+        }
         let requests = u64::from(self.requests);
         (requests * u64::from(self.prompt_tokens.0), requests * u64::from(self.new_tokens.0))
     }
@@ -137,6 +142,11 @@ impl Case {
         let mix = self.requests_as();
         let trace = mix.trace.clone();
         mix.asked(Source::Trace(trace), limit)
+    }
+
+    /// The requests of a sweep for step times.
+    pub fn calibration(&self) -> Vec<Planned> {
+        workload::calibration(self.prompt_tokens, self.new_tokens, self.settings.slots)
     }
 
     fn requests_as(&self) -> Mix {
@@ -265,6 +275,10 @@ fn case(
     let duration = matrix.duration.filter(|_| crowd && !load.is_search());
     let planned = match (load, duration) {
         (Load::Rate(rate), Some(time)) => Some((rate * time.seconds()).ceil().max(1.0) as u32),
+        (Load::Calibration, _) => {
+            let (prompt, new) = (point.prompt_tokens, point.new_tokens);
+            Some(workload::calibration(prompt, new, settings.slots).len() as u32)
+        }
         (Load::Trace, _) => matrix.mix.as_ref().map(|mix| mix.trace.len() as u32),
         _ => load.requests(),
     };
@@ -489,6 +503,22 @@ mod tests {
         // Slots and requests of the users do not leak into the batch beside them.
         let beside = one("batch = [4]\nconcurrency = [8]\nslots = 2\nrequests = 40\n");
         assert_eq!((beside.slots(), beside.requests), (4, 4));
+    }
+
+    #[test]
+    fn a_sweep_for_step_times_is_one_case_of_each_engine() {
+        let text = matrix("\"qwen3-0.6b\"", "\"candle\", \"vllm\"", "calibrate = true\n");
+        let cases = expand(&scenario(&text)).unwrap();
+        assert_eq!(cases.len(), 2);
+        let case = &cases[0];
+        assert!(case.id.0.starts_with("qwen3-0.6b-q4_k_m-candle-p512-n64-d0-calibration-"));
+        assert_eq!((case.slots(), case.slot_tokens()), (8, Tokens(576)));
+        let plan = case.calibration();
+        assert_eq!(plan.len(), case.requests as usize);
+        let prompts: u64 = plan.iter().map(|p| u64::from(p.prompt_tokens.0)).sum();
+        assert_eq!(case.trial_tokens().0, prompts);
+        let four = matrix("\"qwen3-0.6b\"", "\"candle\"", "calibrate = true\nslots = 4\n");
+        assert_ne!(expand(&scenario(&four)).unwrap()[0].id, case.id);
     }
 
     #[test]

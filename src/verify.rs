@@ -102,6 +102,7 @@ pub fn load_of(record: &Record) -> Load {
     let number = load.get(1..).unwrap_or_default();
     match (load, number.parse::<u32>(), number.parse::<f64>()) {
         ("trace", ..) => Load::Trace,
+        ("calibration", ..) => Load::Calibration,
         ("slo-rate", ..) => Load::MostRate,
         ("slo-users", ..) => Load::MostUsers,
         (text, Ok(users), _) if text.starts_with('c') => Load::Concurrency(users),

@@ -18,7 +18,8 @@ fn engine() -> Engine {
         cached_token: 2e-8,
         prompt: curve(&[(0.0, 0.010), (2048.0, 0.120)]),
         pair: 1e-10,
-        shared: 0.009,
+        both: 0.0,
+        beside: 1e-5,
         entry: 0.001,
     };
     let cache = Cache::Paged { tokens: 200_000, block: 16 };

@@ -4,18 +4,23 @@
 mod asking;
 mod demand;
 mod engine;
+mod fit;
 mod idle;
+mod least_squares;
 mod ledger;
 mod outcome;
 mod replica;
 mod simulate;
 mod step;
+mod steps;
 
 pub use demand::{Demand, Profile, Who};
 pub use engine::{Cache, Engine};
+pub use fit::{Pace, StepFit, fit, pace};
 pub use outcome::{Bin, Outcome, Overload, Times};
 pub use simulate::{Fleet, Routing, Span, simulate};
 pub use step::{Curve, PromptPart, Run, StepTime};
+pub use steps::{Room, Seen};
 
 pub use crate::workload;
 

@@ -43,6 +43,13 @@ impl Times {
         (!self.0.is_empty()).then(|| Nanos::from_seconds(self.0.mean() / 1e6))
     }
 
+    /// Takes times in that were measured, so that both are cut into the same percentiles.
+    pub fn extend(&mut self, times: impl IntoIterator<Item = Nanos>) {
+        for time in times {
+            self.note(time.seconds());
+        }
+    }
+
     /// Takes those of `other` in.
     pub fn merge(&mut self, other: &Self) {
         // Both have the same bounds.

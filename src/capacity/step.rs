@@ -67,8 +67,11 @@ pub struct StepTime {
     pub prompt: Curve,
     /// More for each pair of a prompt token and a token before it.
     pub pair: f64,
-    /// What a step with both saves, since it reads the weights once.
-    pub shared: f64,
+    /// More in a step with both.
+    pub both: f64,
+    /// In a step with both, more for each sequence that generates beside them: its token is
+    /// computed as one of theirs, and then it is sampled and sent.
+    pub beside: f64,
     /// Between a request and the engine, outside of any step: network, HTTP, tokenizer.
     pub entry: f64,
 }
@@ -81,7 +84,8 @@ impl StepTime {
             cached_token: 0.0,
             prompt: Curve::flat(seconds),
             pair: 0.0,
-            shared: seconds,
+            both: 0.0,
+            beside: 0.0,
             entry: 0.0,
         }
     }
@@ -97,12 +101,16 @@ impl StepTime {
         if prompt.tokens <= 0.0 {
             return decode;
         }
-        let computed = self.prompt.at(prompt.tokens) + self.pair * prompt.pairs;
+        let pairs = self.pair * prompt.pairs;
         if sequences == 0 {
-            return computed;
+            return self.prompt.at(prompt.tokens) + pairs;
         }
-        // Never faster than the slower of the two alone.
-        (decode + computed - self.shared).max(decode.max(computed))
+        // The weights are read once, for the tokens of both.
+        let beside = f64::from(sequences);
+        let together = self.prompt.at(prompt.tokens + beside) + pairs;
+        let more = self.both + self.beside * beside + self.cached_token * cached;
+        // Never faster than generation alone.
+        (together + more).max(decode)
     }
 }
 
@@ -191,12 +199,16 @@ mod tests {
             cached_token: 0.0,
             prompt: Curve::new(vec![(0.0, 0.01), (100.0, 0.03)]).unwrap(),
             pair: 0.0,
-            shared: 0.01,
+            both: 0.002,
+            beside: 0.001,
             entry: 0.0,
         };
         let part = PromptPart { tokens: 100.0, pairs: 0.0 };
         assert_eq!(step.seconds(0, 0.0, part), 0.03);
         assert_eq!(step.seconds(4, 0.0, PromptPart::default()), 0.01);
-        assert!((step.seconds(4, 0.0, part) - 0.03).abs() < 1e-12);
+        // 104 tokens, the two kinds, and 4 tokens that are sent.
+        assert!((step.seconds(4, 0.0, part) - (0.0308 + 0.002 + 0.004)).abs() < 1e-12);
+        let few = PromptPart { tokens: 1.0, pairs: 0.0 };
+        assert!(step.seconds(1, 0.0, few) >= 0.01, "not faster than generation alone");
     }
 }

@@ -24,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod selfcheck;
 pub mod setup;
+pub mod step_times;
 pub mod verify;
 
 use std::process::ExitCode;

@@ -189,8 +189,13 @@ impl Record {
     /// Whether its requests came as users or programs send them, and not as one static batch.
     pub fn is_loaded(&self) -> bool {
         let load = self.load.as_deref().unwrap_or_default();
-        let other = load == "trace" || load.starts_with("slo-");
+        let other = ["trace", "calibration"].contains(&load) || load.starts_with("slo-");
         self.concurrency.is_some() || self.rate_per_s.is_some() || other
+    }
+
+    /// Whether it is a sweep for step times: it has samples and no figures of its own.
+    pub fn is_calibration(&self) -> bool {
+        self.load.as_deref() == Some("calibration")
     }
 
     /// Adds a mark that came to light after the row was made.

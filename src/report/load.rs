@@ -62,6 +62,9 @@ fn under_load(heading: &str, asked: &str, records: &[&Record]) -> Section {
     for record in records {
         table.rows.push(row(record));
     }
+    if records.iter().any(|record| record.is_calibration()) {
+        notes.push("calibration: a sweep for bench capacity, without figures of its own.".into());
+    }
     notes.push(format!("Requests: {asked}."));
     notes.extend(objectives(records));
     for record in records {
@@ -102,7 +105,7 @@ fn engine(record: &Record) -> String {
 }
 
 /// Users, requests a second, or what else sent the requests.
-pub(super) fn load(record: &Record) -> String {
+pub fn load(record: &Record) -> String {
     match (record.concurrency, record.rate_per_s) {
         (Some(1), _) => "1 user".to_owned(),
         (Some(users), _) => format!("{users} users"),

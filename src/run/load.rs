@@ -53,6 +53,9 @@ pub fn fill(
         marks.push(Mark::FailedRequests);
     }
     record.requests = (!samples.is_empty()).then_some(samples.len() as u64);
+    if record.is_calibration() {
+        return marks;
+    }
 
     let ttft: Vec<f64> =
         requests.iter().filter_map(|r| r.ttft().map(|time| time.0 as f64)).collect();

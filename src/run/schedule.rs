@@ -55,6 +55,7 @@ fn plan(case: &Case, asked: Asked) -> anyhow::Result<Vec<Planned>> {
             }
             Ok(plan)
         }
+        Load::Calibration => Ok(case.calibration()),
         Load::MostRate | Load::MostUsers => {
             anyhow::bail!("a search has no load of its own; its probes have")
         }

@@ -112,6 +112,10 @@ pub fn fill(
     let values = trial_values(trials, load);
     record.trials = values.len() as u32;
     record.warmup_trials = trials.iter().filter(|trial| trial.warmup).count() as u32;
+    if load == Load::Calibration {
+        // Prompts and batches of all sizes: a median over them would be a speed of nothing.
+        return;
+    }
     let of = |f: fn(&TrialValues) -> Option<f64>| {
         Summary::of(&values.iter().filter_map(f).collect::<Vec<_>>())
     };

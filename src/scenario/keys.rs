@@ -123,7 +123,10 @@ keys! {
         "rates" = "[0.5, 1.0]", "none", "run",
             "Open loops: requests per second on average, Poisson unless `[workload]` says \
              otherwise; wants `slots`, and `requests` or `seconds`.";
-        "slots" = "8", "as many as `concurrency`", "run, fit",
+        "calibrate" = "true", "false", "run, capacity",
+            "A sweep of prompts and batches instead of a load, for `bench capacity`: `points` \
+             names its longest prompt and answer, `slots` its most sequences.";
+        "slots" = "8", "as many as `concurrency`; 8 with `calibrate`", "run, fit",
             "Sequences that the engine holds at once in `concurrency` and `rates`; further \
              requests wait.";
         "requests" = "32", "4 for each user", "run",

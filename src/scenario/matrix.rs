@@ -25,6 +25,9 @@ pub(super) struct Scope<'a> {
 /// their products still fit their types.
 pub(super) const MOST: u32 = 1 << 24;
 
+/// Sequences of a sweep for step times where the scenario does not say.
+const CALIBRATED_SLOTS: u32 = 8;
+
 impl Scope<'_> {
     /// The names that `engines` may use.
     pub fn engine_names(&self) -> Vec<&str> {
@@ -114,13 +117,22 @@ fn matrix(
         _ => points.and_then(|field| self::points(&field, findings)),
     };
     let traced = mix.iter().flatten().any(|mix| !mix.trace.is_empty());
-    let loads = if traced { trace_load(section, findings) } else { loads(section, findings) };
-    if matches!(mix, Some(Some(_))) && !traced {
+    let calibrates = section.flag("calibrate", findings).unwrap_or(false);
+    let loads = if calibrates {
+        calibration_load(section, mixed, findings)
+    } else if traced {
+        trace_load(section, findings)
+    } else {
+        loads(section, findings)
+    };
+    if matches!(mix, Some(Some(_))) && !traced && !calibrates {
         check_no_batch(section, loads.as_deref(), findings);
     }
     let slots = crowd(section, "slots", loads.as_deref(), findings);
-    let requests = crowd(section, "requests", loads.as_deref(), findings);
-    let duration = duration(section, loads.as_deref(), findings);
+    let slots = if calibrates { slots.or(Some(CALIBRATED_SLOTS)) } else { slots };
+    let loose = !calibrates;
+    let requests = loose.then(|| crowd(section, "requests", loads.as_deref(), findings)).flatten();
+    let duration = loose.then(|| duration(section, loads.as_deref(), findings)).flatten();
     let own = section.get("settings");
     let own = own.and_then(|f| settings_table("matrix.settings", f.value, scope, findings));
     let settings = engines.as_deref().map(|engines| {
@@ -372,6 +384,34 @@ fn trace_load(section: &Section<'_, '_>, findings: &mut Findings) -> Option<Vec<
         }
     }
     alone.then(|| vec![Load::Trace])
+}
+
+/// A sweep is its own load and its own requests; a point says how long they get.
+fn calibration_load(
+    section: &Section<'_, '_>,
+    mixed: bool,
+    findings: &mut Findings,
+) -> Option<Vec<Load>> {
+    let mut alone = true;
+    for name in ["batch", "concurrency", "rates", "requests", "seconds"] {
+        if let Some(field) = section.get(name) {
+            let message = format!(
+                "'{name}' with 'calibrate', which makes its own requests; put it in a [[matrix]] \
+                 of its own"
+            );
+            findings.add(field.value.span(), message);
+            alone = false;
+        }
+    }
+    if let Some(field) = section.get("points").filter(|_| mixed) {
+        findings.add(
+            field.value.span(),
+            "a sweep of 'calibrate' makes its own requests; name the longest prompt and answer, \
+             as in points = [{ prompt_tokens = 1024, new_tokens = 64 }]",
+        );
+        alone = false;
+    }
+    alone.then(|| vec![Load::Calibration])
 }
 
 /// Reports a static batch of requests that are not alike.

@@ -182,6 +182,8 @@ pub enum Load {
     Rate(f64),
     /// Requests at the times of the workload's trace.
     Trace,
+    /// The sweep of prompts and batches from which step times are worked out.
+    Calibration,
     /// Open loops that search the highest rate that meets the SLO.
     MostRate,
     /// Closed loops that search the highest number of users that meets the SLO.
@@ -228,7 +230,7 @@ impl Load {
     }
 }
 
-/// Short, for ids: `b8`, `c16`, `r0.5`, `slo-users`.
+/// Short, for ids: `b8`, `c16`, `r0.5`, `calibration`, `slo-users`.
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -236,6 +238,7 @@ impl fmt::Display for Load {
             Self::Concurrency(n) => write!(f, "c{n}"),
             Self::Rate(rate) => write!(f, "r{rate}"),
             Self::Trace => f.write_str("trace"),
+            Self::Calibration => f.write_str("calibration"),
             Self::MostRate => f.write_str("slo-rate"),
             Self::MostUsers => f.write_str("slo-users"),
         }

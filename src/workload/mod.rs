@@ -1,6 +1,7 @@
 //! Requests as people and programs make them: when each should start, how long its prompt and its
 //! answer are. The same plan is simulated and sent to engines; it is data before anything runs.
 
+mod calibration;
 mod draw;
 mod length;
 mod presets;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use crate::units::{Nanos, Tokens};
 
+pub use calibration::calibration;
 pub use draw::{Draw, Talk, Turn};
 pub use length::Length;
 pub use presets::{PRESETS, Preset};

@@ -10,7 +10,8 @@ fn uneven() -> StepTime {
         cached_token: 1e-6,
         prompt: Curve::new(vec![(0.0, 0.010), (1000.0, 0.210)]).expect("a curve"),
         pair: 1e-8,
-        shared: 0.010,
+        both: 0.0,
+        beside: 1e-4,
         entry: 0.002,
     }
 }

@@ -11,7 +11,7 @@ use super::*;
 
 /// Steps of 10 ms for any number of sequences, prompts in no time.
 fn steady() -> StepTime {
-    StepTime { prompt: Curve::flat(0.0), shared: 0.0, ..StepTime::constant(0.010) }
+    StepTime { prompt: Curve::flat(0.0), ..StepTime::constant(0.010) }
 }
 
 fn one(engine: Engine) -> Fleet {

@@ -2,6 +2,7 @@
 //! wrong it is about devices that it has not seen.
 
 pub mod own;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,12 @@ pub struct CalibrateArgs {
     /// Results of other cases on the same machine, which the calibration does not see
     #[arg(long, value_name = "DIR", value_delimiter = ',', requires = "own")]
     against: Vec<PathBuf>,
+    /// Instead: the step times of the engines in these results, which `bench capacity` simulates with,
+    /// and how well they foretell the loads beside them: folders of a scenario with a [[matrix]]
+    /// that has `calibrate = true`
+    #[arg(long, value_name = "DIR", value_delimiter = ',',
+        conflicts_with_all = ["own", "check", "constants"])]
+    steps: Vec<PathBuf>,
     /// Write the constants to this file
     #[arg(long, value_name = "FILE")]
     constants: Option<PathBuf>,
@@ -51,6 +58,9 @@ pub struct CalibrateArgs {
 
 /// Runs the subcommand.
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
+    if !args.steps.is_empty() {
+        return show_steps(args);
+    }
     let own = if args.own.is_empty() {
         Vec::new()
     } else {
@@ -86,11 +96,45 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn show_steps(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
+    let mut sections = steps::sections(&args.steps)?;
+    let Some(path) = &args.report else {
+        super::show(&Report { title: String::new(), sections }, false)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let folders = joined(&args.steps);
+    let text = vec![
+        "How well the simulation of bench capacity foretells real servers. Each engine was measured \
+         twice: in a sweep (calibrate = true), from which its step times follow by least squares, \
+         and under loads with other lengths and other arrivals, which had no part in them. The loads \
+         are then simulated with the step times, and both are put side by side; a figure that misses \
+         says no."
+            .to_owned(),
+        "A sweep and a load are minutes apart on one machine; a row whose marks name probe-drift met \
+         a memory bus of another speed before than after. Below each load stands how its own steps \
+         kept to the step times: where they took longer, or hung, the machine was slower than in \
+         the sweep, which no simulation knows."
+            .to_owned(),
+    ];
+    sections.insert(0, Section { text, ..Section::default() });
+    sections.push(Section {
+        heading: "Again".to_owned(),
+        commands: vec![format!("bench calibrate --steps {folders} --report {}", path.display())],
+        ..Section::default()
+    });
+    let mut out = Vec::new();
+    let title = "Simulated servers beside measured ones".to_owned();
+    Markdown.render(&Report { title, sections }, &mut out)?;
+    write(path, &String::from_utf8(out)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn joined(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(",")
+}
+
 /// The flags that the report rests on, as they are typed.
 fn flags(args: &CalibrateArgs) -> String {
-    let joined = |paths: &[PathBuf]| {
-        paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(",")
-    };
     if args.own.is_empty() {
         return String::new();
     }

@@ -447,3 +447,19 @@ fn no_text_makes_the_checks_panic() {
         let _ = Scenario::parse(&all[..at], Path::new("s.toml"), &known());
     }
 }
+
+#[test]
+fn a_sweep_for_step_times_takes_no_load_beside_it() {
+    let sweep = |change: &str| with_matrix(&format!("calibrate = true\n{change}"));
+    assert_eq!(
+        errors(&sweep("concurrency = [2]\n")),
+        "s.toml:7: 'concurrency' with 'calibrate', which makes its own requests; put it in a \
+         [[matrix]] of its own"
+    );
+    assert!(errors(&sweep("seconds = 3\n")).contains("'seconds' with 'calibrate'"));
+    let mixed = sweep("[workload]\npreset = \"chat\"\n")
+        .replace("points = [{ prompt_tokens = 512, new_tokens = 64 }]", "points = \"workload\"");
+    assert!(errors(&mixed).contains("name the longest prompt and answer"), "{}", errors(&mixed));
+    let deep = sweep("").replace("new_tokens = 64", "new_tokens = 64, depth = 9");
+    assert!(errors(&deep).contains("'depth' of 9"), "{}", errors(&deep));
+}

@@ -1,0 +1,417 @@
+//! Step times by least squares, from the moments at which tokens came in measured runs.
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use super::least_squares::{self, Row};
+use super::step::{Curve, StepTime};
+use super::steps::{Room, Seen, Step, reconstruct};
+use crate::stats;
+
+/// One step in so many is held back, to judge the fit by.
+const HELD_BACK: usize = 5;
+/// Steps of a number of sequences that bear a point of the curve.
+const BEARS: usize = 4;
+/// A point of the prompts' curve is at least this many times the one before.
+const APART: f64 = 1.5;
+/// What measures what is missing.
+const REMEDY: &str = "run a [[matrix]] with 'calibrate = true' for this engine, model and \
+                      quantisation, as in: bench run scenarios/capacity.toml";
+
+/// Step times, and how well they explain what was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepFit {
+    /// The step times.
+    pub step: StepTime,
+    /// Of steps that were held back: the median size of the relative error.
+    pub error_median: f64,
+    /// And the one that 95 % do not exceed; `None` of fewer than 20.
+    pub error_p95: Option<f64>,
+    /// Steps that it rests on.
+    pub steps: usize,
+    /// The most sequences at once among them.
+    pub sequences: u32,
+    /// The most prompt tokens of a step among them.
+    pub prompt_tokens: u32,
+}
+
+/// The step times that explain `trials` best, each the requests of one trial on the same engine.
+pub fn fit(trials: &[Vec<Seen>], room: Room) -> anyhow::Result<StepFit> {
+    let steps: Vec<Step> = trials.iter().flat_map(|trial| reconstruct(trial, room)).collect();
+    ensure!(
+        !steps.is_empty(),
+        "no step can be told from these samples: none has two tokens of a request; {REMEDY}"
+    );
+    let knots = Knots::of(&steps, room)?;
+    let rows: Vec<Row> = steps.iter().map(|step| knots.row(step)).collect();
+    let (mut kept, mut held) = (Vec::new(), Vec::new());
+    for (i, row) in rows.iter().enumerate() {
+        if i % HELD_BACK == HELD_BACK - 1 { &mut held } else { &mut kept }.push(row.clone());
+    }
+    let judged = least_squares::non_negative(&kept);
+    let errors: Vec<f64> =
+        held.iter().map(|row| least_squares::relative_error(row, &judged).abs()).collect();
+    let step = knots.step_time(&least_squares::non_negative(&rows))?;
+    Ok(StepFit {
+        step,
+        error_median: stats::median(&errors).unwrap_or(f64::NAN),
+        error_p95: stats::percentile(&errors, 95.0),
+        steps: steps.len(),
+        sequences: steps.iter().map(|step| step.sequences).max().unwrap_or(0),
+        prompt_tokens: steps.iter().map(|step| step.prompt_tokens() as u32).max().unwrap_or(0),
+    })
+}
+
+/// How an engine kept to its step times in a run that had no part in them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pace {
+    /// The median of a step's time over the one that was expected.
+    pub median: f64,
+    /// Seconds by which steps were longer than twice what was expected: it hung, or another program
+    /// had the machine.
+    pub hung: f64,
+    /// Steps that could be told.
+    pub steps: usize,
+}
+
+/// The pace of an engine in a trial; `None` where no step can be told.
+pub fn pace(step: &StepTime, trial: &[Seen], room: Room) -> Option<Pace> {
+    let steps = reconstruct(trial, room);
+    let ratios: Vec<f64> = steps.iter().map(|s| s.seconds / s.expected(step)).collect();
+    let over = |s: &Step| (s.seconds - 2.0 * s.expected(step)).max(0.0);
+    let hung = steps.iter().map(over).sum();
+    Some(Pace { median: stats::median(&ratios)?, hung, steps: steps.len() })
+}
+
+/// Where the curves have their points.
+#[derive(Debug)]
+struct Knots {
+    decode: Vec<f64>,
+    prompt: Vec<f64>,
+}
+
+impl Knots {
+    fn of(steps: &[Step], room: Room) -> anyhow::Result<Self> {
+        let generating = steps.iter().filter(|step| step.prompts.is_empty());
+        let decode = borne(generating.map(|step| f64::from(step.sequences)).collect(), BEARS, 1.0);
+        ensure!(!decode.is_empty(), "no step generates alone in these samples; {REMEDY}");
+        ensure!(
+            decode.len() > 1 || room.sequences < 2,
+            "all steps of these samples have {} at once, so what a larger batch costs is not known; \
+             {REMEDY}",
+            decode[0]
+        );
+        // Steps with prompts alone, and those beside which others generate, whose tokens they join.
+        let computing = steps.iter().flat_map(|step| {
+            let beside = f64::from(step.sequences);
+            step.prompts.iter().map(move |part| part.tokens + beside)
+        });
+        let prompt = borne(computing.collect(), 1, APART);
+        ensure!(
+            prompt.len() > 1,
+            "the prompts of these samples are all alike, so what a longer one costs is not known; \
+             {REMEDY}"
+        );
+        Ok(Self { decode, prompt })
+    }
+
+    /// The row of a step. Columns: the curve of generation, a cached token, the curve of prompts, a
+    /// pair, both kinds, a sequence beside prompts, the way to the engine.
+    fn row(&self, step: &Step) -> Row {
+        let mut columns = Vec::with_capacity(self.decode.len() + self.prompt.len() + 5);
+        let sequences = f64::from(step.sequences);
+        let generates_alone = step.sequences > 0 && step.prompts.is_empty();
+        let times = if generates_alone { 1.0 } else { 0.0 };
+        columns.extend(shares(&self.decode, sequences).map(|share| share * times));
+        columns.push(if step.sequences > 0 { step.cached } else { 0.0 });
+        let mut prompt = vec![0.0; self.prompt.len()];
+        for part in &step.prompts {
+            for (sum, ramp) in prompt.iter_mut().zip(ramps(&self.prompt, part.tokens + sequences)) {
+                *sum += ramp;
+            }
+        }
+        columns.extend(prompt);
+        columns.push(step.prompts.iter().map(|part| part.pairs).sum());
+        let both = step.sequences > 0 && !step.prompts.is_empty();
+        columns.push(if both { 1.0 } else { 0.0 });
+        columns.push(if both { sequences } else { 0.0 });
+        columns.push(if step.from_idle { 1.0 } else { 0.0 });
+        Row { columns, value: step.seconds }
+    }
+
+    fn step_time(&self, found: &[f64]) -> anyhow::Result<StepTime> {
+        let (decode, rest) = found.split_at(self.decode.len());
+        let (cached_token, rest) = (rest[0], &rest[1..]);
+        let (prompt, rest) = rest.split_at(self.prompt.len());
+        Ok(StepTime {
+            // Kernels change with the batch: three sequences may take less than two.
+            decode: Curve::new(self.decode.iter().copied().zip(decode.iter().copied()).collect())?,
+            cached_token,
+            prompt: risen(&self.prompt, prompt)?,
+            pair: rest[0],
+            both: rest[1],
+            beside: rest[2],
+            entry: rest[3],
+        })
+    }
+}
+
+/// Values that occur at least `times` times, each at least `apart` times the one before; the last
+/// of them among these.
+fn borne(mut values: Vec<f64>, times: usize, apart: f64) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    let groups: Vec<f64> =
+        values.chunk_by(|a, b| a == b).filter(|g| g.len() >= times).map(|g| g[0]).collect();
+    let mut kept: Vec<f64> = Vec::new();
+    for value in &groups {
+        if kept.last().is_none_or(|last| *value >= last * apart) {
+            kept.push(*value);
+        }
+    }
+    match (kept.last().copied(), groups.last().copied()) {
+        (Some(last), Some(most)) if last < most => {
+            if kept.len() > 1 {
+                kept.pop();
+            }
+            kept.push(most);
+        }
+        _ => {}
+    }
+    kept
+}
+
+/// How much each point of a curve says about `x`: the two around it, beyond the last one the last two.
+fn shares(knots: &[f64], x: f64) -> impl Iterator<Item = f64> {
+    let next = knots.partition_point(|knot| *knot < x).min(knots.len() - 1);
+    let before = next.saturating_sub(1);
+    let way = match knots[next] - knots[before] {
+        0.0 => 1.0,
+        apart => ((x - knots[before]) / apart).max(0.0),
+    };
+    (0..knots.len()).map(move |i| {
+        if i == next {
+            way
+        } else if i == before {
+            1.0 - way
+        } else {
+            0.0
+        }
+    })
+}
+
+/// The parts of a curve that does not fall, at `x`: 1 for its first point, and for each further one
+/// how far `x` is on the way to it from the one before; on from the last two as between them.
+fn ramps(knots: &[f64], x: f64) -> impl Iterator<Item = f64> {
+    let last = knots.len() - 1;
+    (0..knots.len()).map(move |i| {
+        if i == 0 {
+            return 1.0;
+        }
+        let way = (x - knots[i - 1]) / (knots[i] - knots[i - 1]);
+        if i == last { way.max(0.0) } else { way.clamp(0.0, 1.0) }
+    })
+}
+
+fn risen(knots: &[f64], rises: &[f64]) -> anyhow::Result<Curve> {
+    let mut sum = 0.0;
+    let points = knots.iter().zip(rises).map(|(x, rise)| {
+        sum += rise;
+        (*x, sum)
+    });
+    Curve::new(points.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_distr::{Distribution, StandardNormal};
+    use rand_xoshiro::Xoshiro256PlusPlus;
+
+    use super::*;
+    use crate::capacity::PromptPart;
+    use crate::units::Tokens;
+    use crate::workload::{Planned, calibration};
+
+    const ROOM: Room = Room { sequences: 8, step_tokens: 256 };
+
+    fn truth() -> StepTime {
+        let curve = |points: &[(f64, f64)]| Curve::new(points.to_vec()).unwrap();
+        StepTime {
+            decode: curve(&[(1.0, 0.020), (2.0, 0.026), (4.0, 0.040), (8.0, 0.060)]),
+            cached_token: 4e-6,
+            prompt: curve(&[(1.0, 0.021), (32.0, 0.100), (256.0, 0.800)]),
+            pair: 2e-7,
+            both: 0.003,
+            beside: 0.0015,
+            entry: 0.004,
+        }
+    }
+
+    /// A request in the engine: its place, prompt tokens that are done, tokens that came.
+    struct Active {
+        place: usize,
+        done: u32,
+        made: u32,
+    }
+
+    /// Stamps of `plan` on an engine of these step times, whose every step is off by a normal
+    /// deviation of `noise`, and one in a hundred takes three times as long.
+    fn stamps(plan: &[Planned], step: &StepTime, noise: f64, seed: u64) -> Vec<Seen> {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut seen: Vec<Seen> = plan
+            .iter()
+            .map(|p| Seen { computed: p.prompt_tokens.0, sent: f64::NAN, ..Seen::default() })
+            .collect();
+        let mut ends = vec![None; plan.len()];
+        let mut queue: Vec<usize> = Vec::new();
+        let mut active: Vec<Active> = Vec::new();
+        let mut now = 0.0_f64;
+        loop {
+            for (i, planned) in plan.iter().enumerate() {
+                let due = planned.after.map_or(Some(0.0), |before| ends[before as usize]);
+                if let Some(due) = due.filter(|_| seen[i].sent.is_nan()) {
+                    // A client is a moment late.
+                    seen[i].sent = due + 0.0002;
+                    queue.push(i);
+                }
+            }
+            let there = |i: &usize| seen[*i].sent + step.entry <= now;
+            while active.len() < ROOM.sequences as usize
+                && let Some(place) = queue.first().copied().filter(there)
+            {
+                queue.remove(0);
+                active.push(Active { place, done: 0, made: 0 });
+            }
+            if active.is_empty() {
+                let Some(next) = queue.first() else { return seen };
+                now = seen[*next].sent + step.entry;
+                continue;
+            }
+            let generating: Vec<&Active> = active.iter().filter(|a| a.made > 0).collect();
+            let sequences = generating.len() as u32;
+            let cached = generating.iter().map(|a| f64::from(a.done + a.made)).sum();
+            let (mut part, mut left) = (PromptPart::default(), ROOM.step_tokens - sequences);
+            for a in active.iter_mut() {
+                if a.made > 0 {
+                    a.made += 1;
+                    continue;
+                }
+                let chunk = (seen[a.place].computed - a.done).min(left);
+                let (tokens, before) = (f64::from(chunk), f64::from(a.done));
+                part.tokens += tokens;
+                part.pairs += tokens * (before + tokens / 2.0);
+                left -= chunk;
+                a.done += chunk;
+                a.made = u32::from(a.done == seen[a.place].computed);
+            }
+            let normal: f64 = StandardNormal.sample(&mut random);
+            let odd = if noise > 0.0 && random.random_range(0..100) == 0 { 3.0 } else { 1.0 };
+            now += step.seconds(sequences, cached, part) * (1.0 + noise * normal) * odd;
+            active.retain(|a| {
+                if a.made > 0 {
+                    // Bytes of one step are read one after the other.
+                    let jitter = random.random::<f64>() * 0.0003 * noise.min(1.0) * 50.0;
+                    seen[a.place].tokens.push(now + jitter);
+                }
+                let over = a.made == plan[a.place].new_tokens.0;
+                if over {
+                    ends[a.place] = seen[a.place].tokens.last().copied();
+                }
+                !over
+            });
+        }
+    }
+
+    fn trials(noise: f64, trials: u64) -> Vec<Vec<Seen>> {
+        let plan = calibration(Tokens(512), Tokens(48), 8);
+        (0..trials).map(|seed| stamps(&plan, &truth(), noise, seed)).collect()
+    }
+
+    /// The largest relative difference of steps such as occur.
+    fn difference(a: &StepTime, b: &StepTime) -> f64 {
+        let mut largest: f64 = 0.0;
+        for sequences in [0, 1, 2, 3, 5, 8] {
+            for cached in [100.0, 600.0, 2000.0] {
+                for tokens in [0.0, 16.0, 60.0, 200.0, 248.0] {
+                    for before in [0.0, 256.0] {
+                        if sequences == 0 && tokens == 0.0 {
+                            continue;
+                        }
+                        let part = PromptPart { tokens, pairs: tokens * (before + tokens / 2.0) };
+                        let cached = if sequences == 0 { 0.0 } else { cached };
+                        let ratio =
+                            a.seconds(sequences, cached, part) / b.seconds(sequences, cached, part);
+                        largest = largest.max((ratio - 1.0).abs());
+                    }
+                }
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn known_step_times_are_found_again_from_their_stamps() {
+        let found = fit(&trials(0.0, 1), ROOM).unwrap();
+        assert!(difference(&found.step, &truth()) < 0.01, "{found:#?}");
+        assert!(found.error_median < 0.002, "{}", found.error_median);
+        assert_eq!(found.sequences, 8);
+        // The client's moment is part of the way.
+        assert!((found.step.entry - 0.0042).abs() < 0.0005, "{}", found.step.entry);
+    }
+
+    #[test]
+    fn noise_and_steps_that_hang_do_not_move_them() {
+        let found = fit(&trials(0.02, 2), ROOM).unwrap();
+        assert!(difference(&found.step, &truth()) < 0.02, "{found:#?}");
+        assert!((0.005..0.03).contains(&found.error_median), "{}", found.error_median);
+        assert!(found.error_p95.is_some_and(|p95| p95 > 0.02), "{:?}", found.error_p95);
+    }
+
+    #[test]
+    fn the_pace_of_a_run_tells_a_slow_machine_from_one_that_hung() {
+        let plan = calibration(Tokens(200), Tokens(30), 4);
+        let slow =
+            StepTime { decode: Curve::new(vec![(1.0, 0.030), (8.0, 0.090)]).unwrap(), ..truth() };
+        let found = pace(&truth(), &stamps(&plan, &slow, 0.0, 1), ROOM).unwrap();
+        assert!(found.median > 1.2 && found.hung < 0.1, "{found:?}");
+        let mut hung = stamps(&plan, &truth(), 0.0, 1);
+        let from = hung.iter().map(|seen| seen.sent).fold(0.0, f64::max) - 0.01;
+        for seen in &mut hung {
+            let late = |at: &mut f64| *at += if *at > from { 4.0 } else { 0.0 };
+            seen.tokens.iter_mut().for_each(late);
+        }
+        let found = pace(&truth(), &hung, ROOM).unwrap();
+        assert!((found.median - 1.0).abs() < 0.02, "{found:?}");
+        assert!((3.5..4.1).contains(&found.hung), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_an_error_that_says_what_to_run() {
+        let one = |prompt: u32, new: u32| {
+            let plan = [Planned {
+                prompt_tokens: Tokens(prompt),
+                new_tokens: Tokens(new),
+                ..calibration(Tokens(1), Tokens(1), 1)[0]
+            }];
+            stamps(&plan, &truth(), 0.0, 1)
+        };
+        let error = |trials: &[Vec<Seen>]| fit(trials, ROOM).unwrap_err().to_string();
+        assert!(error(&[one(30, 1)]).starts_with("no step can be told"));
+        let single = error(&[one(30, 20), one(60, 20)]);
+        assert!(single.contains("all steps of these samples have 1 at once"), "{single}");
+        assert!(single.contains("bench run scenarios/capacity.toml"), "{single}");
+        let room = Room { sequences: 1, ..ROOM };
+        assert!(fit(&[one(30, 20), one(60, 20), one(90, 9)], room).is_ok());
+        let alike = fit(&[one(30, 20), one(30, 20)], room).unwrap_err().to_string();
+        assert!(alike.contains("prompts of these samples are all alike"), "{alike}");
+    }
+
+    #[test]
+    fn points_of_a_curve_are_those_that_enough_steps_bear() {
+        let values = vec![1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0];
+        assert_eq!(borne(values.clone(), 2, 1.0), [1.0, 2.0, 4.0, 5.0]);
+        assert_eq!(borne(values, 2, 2.0), [1.0, 2.0, 5.0]);
+        assert_eq!(borne(vec![7.0], 1, 1.5), [7.0]);
+        assert!(borne(vec![7.0], 2, 1.5).is_empty());
+    }
+}
