@@ -1,0 +1,216 @@
+//! How much more a fleet carries than it is asked, and what breaks first.
+
+use std::fmt;
+
+use super::demand::{Demand, Who};
+use super::engine::Engine;
+use super::outcome::Outcome;
+use super::size::{Objective, Tried};
+use crate::units::Nanos;
+
+/// A load that is not counted in users is told to this share.
+const CLOSE: f64 = 0.02;
+/// The most and the least of the load that are tried.
+const MOST: f64 = 64.0;
+
+/// A fleet under more and less than its load.
+#[derive(Clone, Debug)]
+pub struct Growth {
+    /// The highest load that keeps the objective, as a multiple of the one that is asked; `None`:
+    /// not even the least that was tried.
+    pub carries: Option<f64>,
+    /// The lowest load that was tried and misses it, with what breaks.
+    pub breaks: Option<(f64, Break)>,
+    /// Every load that was tried, the lightest first.
+    pub tried: Vec<(f64, Tried)>,
+}
+
+/// What requests miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// The time to first token.
+    FirstToken,
+    /// The time per output token.
+    PerToken,
+    /// The whole time.
+    Whole,
+    /// The queue, which is full.
+    Refused,
+    /// The cache, which is too small for them alone.
+    TooLong,
+}
+
+/// Why they miss it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// More comes than is served: what waits grows for as long as it lasts.
+    Overload,
+    /// The caches are full.
+    CacheFull,
+    /// All sequences are taken.
+    SlotsTaken,
+    /// Steps take longer, the more is in them.
+    StepsLong,
+    /// Even a request alone takes so long.
+    Alone,
+}
+
+/// What breaks, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// What most of the requests that miss the objective miss.
+    pub missed: Missed,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Break {
+    /// What breaks in an outcome on `engines`.
+    pub fn of(outcome: &Outcome, engines: &[Engine]) -> Self {
+        let missed = [
+            (outcome.too_long, Missed::TooLong),
+            (outcome.refused, Missed::Refused),
+            (outcome.missed_ttft, Missed::FirstToken),
+            (outcome.missed_tpot, Missed::PerToken),
+            (outcome.missed_e2e, Missed::Whole),
+        ];
+        // Of equals the first: what is refused also misses its first token.
+        let most = missed.into_iter().rev().max_by_key(|(count, _)| *count);
+        let missed = most.map_or(Missed::FirstToken, |(_, missed)| missed);
+        let slots: f64 = engines.iter().map(|engine| f64::from(engine.sequences)).sum();
+        let are_taken = outcome.running >= 0.8 * slots;
+        let cause = if missed == Missed::TooLong {
+            Cause::Alone
+        } else if outcome.overload.is_some() {
+            Cause::Overload
+        } else if !are_taken && (outcome.preempted > 0 || outcome.most_cache > 0.98) {
+            Cause::CacheFull
+        } else if are_taken || outcome.waiting > 0.5 * outcome.running {
+            Cause::SlotsTaken
+        } else {
+            Cause::StepsLong
+        };
+        Self { missed, cause }
+    }
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FirstToken => "the time to first token",
+            Self::PerToken => "the time per output token",
+            Self::Whole => "the whole time",
+            Self::Refused => "the queue limit",
+            Self::TooLong => "the room in the cache",
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Overload => "more comes than is served, and what waits grows without end",
+            Self::CacheFull => "the caches are full, so that requests wait or are put out",
+            Self::SlotsTaken => "all sequences are taken, so that requests wait",
+            Self::StepsLong => "steps take longer, the more requests share them",
+            Self::Alone => "even a request alone needs more",
+        })
+    }
+}
+
+impl Demand {
+    /// The same with `factor` times the load; whole users, at least one.
+    pub fn scaled(&self, factor: f64) -> Self {
+        let who = match self.who {
+            Who::Users { users } => {
+                let users = (f64::from(users) * factor).round().clamp(1.0, 1e9);
+                Who::Users { users: users as u32 }
+            }
+            Who::Rate { per_second, arrivals } => {
+                Who::Rate { per_second: per_second * factor, arrivals }
+            }
+            Who::Trace { speed } => Who::Trace { speed: speed * factor },
+        };
+        Self { who, ..self.clone() }
+    }
+
+    /// The same with prompts `factor` times as long, and room for them.
+    pub fn with_longer_prompts(&self, factor: f64) -> Self {
+        let mut demand = self.clone();
+        demand.mix.prompt = demand.mix.prompt.scaled(factor);
+        let longer = |tokens: u32| {
+            (f64::from(tokens) * factor).round().clamp(1.0, f64::from(u32::MAX)) as u32
+        };
+        for row in &mut demand.mix.trace {
+            row.prompt_tokens.0 = longer(row.prompt_tokens.0);
+        }
+        demand.mix.context.0 = longer(demand.mix.context.0);
+        demand
+    }
+}
+
+impl Objective {
+    /// How much more or less than `demand` this many devices carry, and what breaks then.
+    pub fn growth(&self, engine: &Engine, count: u32, demand: &Demand) -> anyhow::Result<Growth> {
+        let mut tried: Vec<(f64, Tried)> = Vec::new();
+        let mut ask = |factor: f64| -> anyhow::Result<bool> {
+            let one = self.try_count(engine, count, &demand.scaled(factor))?;
+            let kept = one.kept;
+            tried.push((factor, one));
+            Ok(kept)
+        };
+        // Whole users: less than one more is nothing.
+        let least = match demand.who {
+            Who::Users { users } => 1.0 / f64::from(users.max(1)),
+            _ => 0.0,
+        };
+        let (mut good, mut bad) = (None, None);
+        let mut factor = 1.0;
+        loop {
+            if ask(factor)? {
+                good = Some(factor);
+                factor *= 2.0;
+            } else {
+                bad = Some(factor);
+                factor /= 2.0;
+            }
+            let outside = factor > MOST || factor < (1.0 / MOST).max(0.99 * least);
+            if outside || (good.is_some() && bad.is_some()) {
+                break;
+            }
+        }
+        if let (Some(mut low), Some(mut high)) = (good, bad) {
+            while high - low > (low * CLOSE).max(1.01 * least) {
+                let middle = match demand.who {
+                    Who::Users { users } => {
+                        let users = f64::from(users);
+                        ((low + high) / 2.0 * users).round() / users
+                    }
+                    _ => (low + high) / 2.0,
+                };
+                if ask(middle)? {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            (good, bad) = (Some(low), Some(high));
+        }
+        tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let engines = self.fleet(engine, count).engines;
+        let broken = bad.and_then(|bad| tried.iter().find(|(factor, _)| *factor == bad));
+        let breaks =
+            broken.map(|(factor, tried)| (*factor, Break::of(&tried.outcome, &engines)));
+        Ok(Growth { carries: good, breaks, tried })
+    }
+}
+
+/// A time that is shown for a share of the requests, with its limit.
+pub fn exceeded(missed: Missed, outcome: &Outcome, p: f64) -> Option<Nanos> {
+    match missed {
+        Missed::FirstToken => outcome.ttft.percentile(p),
+        Missed::PerToken => outcome.tpot.percentile(p),
+        Missed::Whole => outcome.e2e.percentile(p),
+        Missed::Refused | Missed::TooLong => None,
+    }
+}
