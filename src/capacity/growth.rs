@@ -199,8 +199,7 @@ impl Objective {
         tried.sort_by(|a, b| a.0.total_cmp(&b.0));
         let engines = self.fleet(engine, count).engines;
         let broken = bad.and_then(|bad| tried.iter().find(|(factor, _)| *factor == bad));
-        let breaks =
-            broken.map(|(factor, tried)| (*factor, Break::of(&tried.outcome, &engines)));
+        let breaks = broken.map(|(factor, tried)| (*factor, Break::of(&tried.outcome, &engines)));
         Ok(Growth { carries: good, breaks, tried })
     }
 }

@@ -112,7 +112,8 @@ fn step_time(
         let before = decode.last().map_or(0.0, |point| point.1);
         decode.push((f64::from(*slots), without.max(before)));
     }
-    let alone = |(tokens, speed): &(u32, Estimate<TokensPerSecond>)| f64::from(*tokens) / end(speed);
+    let alone =
+        |(tokens, speed): &(u32, Estimate<TokensPerSecond>)| f64::from(*tokens) / end(speed);
     // Over full micro-batches a prompt takes a·n + pair·n²/2: a long one and one of a quarter tell
     // the second part.
     let pair = match prompts {

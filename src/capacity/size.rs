@@ -79,12 +79,7 @@ impl Objective {
     }
 
     /// Whether this many devices keep the objective.
-    pub fn try_count(
-        &self,
-        engine: &Engine,
-        count: u32,
-        demand: &Demand,
-    ) -> anyhow::Result<Tried> {
+    pub fn try_count(&self, engine: &Engine, count: u32, demand: &Demand) -> anyhow::Result<Tried> {
         let (outcome, kept) = self.judge(&self.fleet(engine, count), demand)?;
         Ok(Tried { count, outcome, kept })
     }
