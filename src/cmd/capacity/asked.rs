@@ -239,7 +239,8 @@ fn mix(
     let think = args.think.as_ref().map(|text| time("--think", text)).transpose()?;
     let think = think.or_else(|| scenario.and_then(|w| w.think));
     let think = think.or(preset.map(|preset| preset.think)).unwrap_or(Nanos(0));
-    let longest = trace.iter().map(|row| row.prompt_tokens.0.saturating_add(row.new_tokens.0)).max();
+    let longest =
+        trace.iter().map(|row| row.prompt_tokens.0.saturating_add(row.new_tokens.0)).max();
     let stated = args.context.as_ref().map(|text| crate::cmd::fit::tokens(text)).transpose()?;
     let stated = stated.or_else(|| scenario.and_then(|w| w.context));
     if let (Some(stated), Some(longest)) = (stated, longest) {
@@ -390,9 +391,8 @@ fn promised(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<(Limits, Share)> {
     let of_scenario = scenario.and_then(|scenario| scenario.slo);
-    let flag = |name: &str, text: &Option<String>| {
-        text.as_ref().map(|text| time(name, text)).transpose()
-    };
+    let flag =
+        |name: &str, text: &Option<String>| text.as_ref().map(|text| time(name, text)).transpose();
     let (ttft, tpot) = (flag("--ttft", &args.ttft)?, flag("--tpot", &args.tpot)?);
     let mut limits = Limits {
         ttft: ttft.or(of_scenario.and_then(|slo| slo.ttft)),
