@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::demand::{Demand, Who};
-use super::engine::Engine;
+use super::engine::{Cache, Engine};
 use super::outcome::Outcome;
 use super::size::{Objective, Tried};
 use crate::units::Nanos;
@@ -12,6 +12,11 @@ use crate::units::Nanos;
 const CLOSE: f64 = 0.02;
 /// The most and the least of the load that are tried.
 const MOST: f64 = 64.0;
+
+/// A paged cache that is in use to this share on average turns requests away.
+const FULL: f64 = 0.8;
+/// Requests that wait for this share of their first token wait for a place, not for long steps.
+const WAITED: f64 = 0.3;
 
 /// A fleet under more and less than its load.
 #[derive(Clone, Debug)]
@@ -77,21 +82,30 @@ impl Break {
         // Of equals the first: what is refused also misses its first token.
         let most = missed.into_iter().rev().max_by_key(|(count, _)| *count);
         let missed = most.map_or(Missed::FirstToken, |(_, missed)| missed);
-        let slots: f64 = engines.iter().map(|engine| f64::from(engine.sequences)).sum();
-        let are_taken = outcome.running >= 0.8 * slots;
+        let is_paged = engines.iter().any(|e| matches!(e.cache, Cache::Paged { .. }));
         let cause = if missed == Missed::TooLong {
             Cause::Alone
         } else if outcome.overload.is_some() {
             Cause::Overload
-        } else if !are_taken && (outcome.preempted > 0 || outcome.most_cache > 0.98) {
+        } else if is_paged && (outcome.preempted > 0 || outcome.cache > FULL) {
             Cause::CacheFull
-        } else if are_taken || outcome.waiting > 0.5 * outcome.running {
+        } else if missed == Missed::Refused
+            || (missed != Missed::PerToken && waited(outcome) > Some(WAITED))
+        {
             Cause::SlotsTaken
         } else {
             Cause::StepsLong
         };
         Self { missed, cause }
     }
+}
+
+/// The share of the mean time to first token that requests wait before anything is computed, by
+/// Little's law.
+fn waited(outcome: &Outcome) -> Option<f64> {
+    let mean = outcome.ttft.mean()?.seconds();
+    let wait = outcome.waiting * outcome.span.seconds() / outcome.asked.max(1) as f64;
+    (mean > 0.0).then_some(wait / mean)
 }
 
 impl fmt::Display for Missed {

@@ -129,14 +129,13 @@ fn step_time(
         let before = prompt.last().map_or(0.0, |point| point.1);
         prompt.push((n, (alone(one) - pair * n * (n - 1.0) / 2.0).max(before)));
     }
-    // A step with both kinds reads the weights once: all that a prompt of one token takes.
-    let shared = decode[0].1.min(prompt.first().map_or(0.0, |point| point.1));
     Ok(StepTime {
         decode: Curve::new(decode)?,
         cached_token,
         prompt: Curve::new(prompt)?,
         pair,
-        shared,
+        // `fit` knows of no cost of a sequence but its token's.
+        beside: 0.0,
         entry: 0.0,
     })
 }

@@ -211,11 +211,17 @@ impl Objective {
         };
         let least = |times: Vec<f64>| times.into_iter().fold(f64::INFINITY, f64::min).max(0.0);
         let prompts = numbers(&step.prompt, engine.step_tokens).into_iter();
-        let prompt = least(prompts.map(|n| (step.prompt.at(n) - step.shared) / n).collect());
+        let prompt = least(prompts.map(|n| step.prompt.at(n) / n).collect());
         let together = numbers(&step.decode, engine.sequences).into_iter();
         let token = least(together.map(|n| step.decode.at(n) / n).collect());
-        let token = token + step.cached_token * cached;
-        let work = own * prompt + (answer - 1.0).max(0.0) * token;
+        // A step with prompts computes a token of every other sequence as one of theirs.
+        let with_prompts = own / f64::from(engine.step_tokens) + 2.0;
+        let further = (answer - 1.0).max(0.0);
+        let beside = further.min(with_prompts * f64::from(engine.sequences));
+        let work = own * prompt
+            + beside * prompt.min(token)
+            + (further - beside) * token
+            + further * step.cached_token * cached;
 
         // The longest that a request may take and still keep its limits.
         let all = f64::from(engine.sequences);

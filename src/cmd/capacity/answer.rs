@@ -48,7 +48,12 @@ impl Answer<'_> {
         let Some(offer) = self.offers.first() else {
             return match self.left_out.as_slice() {
                 [(name, reason)] => format!("{name} cannot serve: {reason}."),
-                _ => "No machine can serve: none holds the model, or how fast is not known.".into(),
+                several => {
+                    let first = several.first().map_or_else(String::new, |(name, reason)| {
+                        format!(" The first, {name}: {reason}.")
+                    });
+                    format!("None of {} machines can serve.{first}", several.len())
+                }
             };
         };
         let basis = offer.machinery.basis;
@@ -142,7 +147,7 @@ impl Answer<'_> {
             three(&outcome.tpot),
             or_absent(outcome.attainment().map(Share)),
             Share(outcome.busy),
-            significant(outcome.waiting, 2),
+            mean(outcome.waiting),
             grouped(outcome.most_waiting),
         ));
         if let Some(detail) = &self.detail {
@@ -195,8 +200,9 @@ impl Answer<'_> {
         let mut notes = Vec::new();
         for offer in self.offers.iter().take(SHOWN) {
             let range = match offer.range() {
+                (Some(low), Some(high)) if low == high => low.to_string(),
                 (Some(low), Some(high)) => format!("{low}–{high}"),
-                (Some(low), None) => format!("{low}–"),
+                (Some(low), None) => format!("{low}–?"),
                 (None, _) => ABSENT.to_owned(),
             };
             let need = match &offer.size {
@@ -295,7 +301,7 @@ impl Answer<'_> {
                 number(outcome.goodput_per_s()),
                 number(outcome.system_tok_s()),
                 Share(outcome.busy).to_string(),
-                format!("{}/{}", significant(outcome.waiting, 2), outcome.most_waiting),
+                format!("{}/{}", mean(outcome.waiting), outcome.most_waiting),
                 format!("{}/{}", Share(outcome.cache), Share(outcome.most_cache)),
                 (outcome.refused + outcome.too_long).to_string(),
             ]);
@@ -399,8 +405,8 @@ impl Answer<'_> {
                 grouped(bin.asked),
                 or_absent(kept),
                 or_absent(bin.ttft),
-                significant(bin.waiting, 2),
-                significant(bin.running, 2),
+                mean(bin.waiting),
+                mean(bin.running),
                 Share(bin.busy).to_string(),
                 Share(bin.cache).to_string(),
             ]);
@@ -455,6 +461,14 @@ impl Answer<'_> {
             commands: vec![self.question.command.clone()],
             ..Section::default()
         }
+    }
+}
+
+/// A mean number of requests; what is next to nothing is told so.
+fn mean(count: f64) -> String {
+    match count {
+        c if c > 0.0 && c < 0.01 => "< 0.01".to_owned(),
+        c => significant(c, 2),
     }
 }
 

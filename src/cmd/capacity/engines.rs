@@ -21,6 +21,8 @@ use crate::scenario::Scenario;
 use crate::units::Tokens;
 use crate::workload::Mix;
 
+use super::measured;
+
 /// Slots that are tried where nobody says how many.
 const MOST_SLOTS: u32 = 64;
 /// The word for this machine among devices.
@@ -39,9 +41,9 @@ pub struct EngineArgs {
     /// those with a price, also where it is left out
     #[arg(long, short, value_name = "MACHINE", value_delimiter = ',')]
     pub device: Vec<String>,
-    /// The engine
-    #[arg(long, value_enum, default_value_t = EngineName::LlamaServer)]
-    pub engine: EngineName,
+    /// The engine: llama-server where it is left out, or all that --results have
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineName>,
     /// Sequences at once on each device (llama-server --parallel, OLLAMA_NUM_PARALLEL, vLLM
     /// --max-num-seqs); llama-server: as many as need the fewest devices, Ollama: 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -71,6 +73,10 @@ pub enum EngineName {
 }
 
 impl EngineArgs {
+    fn engine(&self) -> EngineName {
+        self.engine.unwrap_or(EngineName::LlamaServer)
+    }
+
     /// The same with what the scenario says of the machine and the model, where no flag does.
     pub fn with(&self, scenario: Option<&Scenario>) -> anyhow::Result<Self> {
         let mut args = self.clone();
@@ -123,8 +129,8 @@ impl EngineName {
         }
     }
 
-    fn has_slots(self) -> bool {
-        matches!(self, Self::LlamaServer | Self::Ollama)
+    fn takes_several(self) -> bool {
+        matches!(self, Self::LlamaServer | Self::Ollama | Self::Vllm)
     }
 
     /// The engine with these steps.
@@ -193,7 +199,7 @@ impl Weights {
             "which model? Name it with --model (`bench models`), or a scenario that has one",
         )?;
         let spec = models::find_with(word, own)?.clone();
-        if args.engine == EngineName::Vllm {
+        if args.engine() == EngineName::Vllm {
             let word = args.quant.as_deref().unwrap_or("BF16");
             let kind = Checkpoint::named(word).with_context(|| {
                 let known = Checkpoint::ALL.map(Checkpoint::name).join(", ");
@@ -217,14 +223,15 @@ impl Weights {
 /// What could serve requests of `mix`. Devices that cannot are left out with their reason; where
 /// they are named, that is told beside the answer.
 pub fn choose(args: &EngineArgs, mix: &Mix) -> anyhow::Result<Choice> {
-    if let (Some(parallel), false) =
-        (args.parallel, args.engine.has_slots() || args.engine == EngineName::Vllm)
-    {
+    if let (Some(parallel), false) = (args.parallel, args.engine().takes_several()) {
         ensure!(
             parallel == 1,
             "{} computes one request after the other; leave --parallel out",
-            args.engine.shown()
+            args.engine().shown()
         );
+    }
+    if !args.results.is_empty() {
+        return measured::choose(args, mix);
     }
     let own = super::super::own::catalog(args.catalog.as_deref())?;
     let weights = Weights::of(args, &own.models)?;
@@ -254,7 +261,7 @@ pub fn choose(args: &EngineArgs, mix: &Mix) -> anyhow::Result<Choice> {
         match one(args, &weights, mix, &machine, here.as_ref()) {
             Ok(machinery) => choice.machines.push(machinery),
             // Of all devices, those without MLX are no news.
-            Err(_) if is_all && args.engine == EngineName::Mlx && !is_apple(&machine) => {}
+            Err(_) if is_all && args.engine() == EngineName::Mlx && !is_apple(&machine) => {}
             Err(error) => choice.left_out.push((machine.name, format!("{error:#}"))),
         }
     }
@@ -282,7 +289,7 @@ fn one(
     machine: &Machine,
     here: Option<&Here>,
 ) -> anyhow::Result<Machinery> {
-    let engine = args.engine;
+    let engine = args.engine();
     ensure!(
         engine != EngineName::Mlx || is_apple(machine),
         "MLX runs on Apple's chips; name another --engine"
@@ -377,7 +384,7 @@ fn rooms(
             )),
         }
     };
-    if args.engine == EngineName::Vllm {
+    if args.engine() == EngineName::Vllm {
         let answer = ask(1, context);
         if let Some(reason) = cannot(&answer, 1) {
             bail!(reason);
@@ -388,7 +395,7 @@ fn rooms(
         let step_tokens = limits.batch_tokens as u32;
         return Ok((vec![Room::Pool { tokens: pool.tokens, sequences, step_tokens }], None));
     }
-    let slots: Vec<u32> = match (args.parallel, args.engine) {
+    let slots: Vec<u32> = match (args.parallel, args.engine()) {
         (Some(slots), _) => vec![slots],
         (None, EngineName::LlamaServer) => std::iter::successors(Some(1), |n| Some(n * 2))
             .take_while(|n| *n <= MOST_SLOTS)

@@ -5,6 +5,7 @@ mod answer;
 mod asked;
 mod charts;
 mod engines;
+mod measured;
 mod rows;
 mod work;
 
@@ -83,9 +84,8 @@ enum RoutingName {
 /// # Errors
 /// Input that is missing or cannot be, with what to do.
 pub fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
-    let words = std::env::args().skip(1);
-    let words = words.map(|word| shlex::try_quote(&word).unwrap_or_default().into_owned());
-    let command = format!("bench {}", words.collect::<Vec<_>>().join(" "));
+    let words: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    let command = format!("bench {}", words.join(" "));
     work_out(args, &command, |answer| {
         let mut out = io::stdout().lock();
         match args.format {
@@ -105,6 +105,16 @@ pub fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A word as it is typed again: in quotes where a shell would read it otherwise.
+fn quoted(word: String) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./=,:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word;
+    }
+    // A word with a NUL cannot have come from a command line.
+    shlex::try_quote(&word).unwrap_or_default().into_owned()
 }
 
 fn draw(report: &Report, folder: &Path) -> anyhow::Result<()> {
