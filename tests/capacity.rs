@@ -197,7 +197,7 @@ fn a_trace_is_replayed_and_its_errors_name_the_line() {
     let good = write("good.csv", &good);
     let args = ["capacity", "--model=qwen3-8b", "--device=rtx-4090", "--trace"];
     let out = answer(&[&args[..], &[good.as_str()]].concat());
-    assert!(out.contains("serves the trace of trace") || out.contains("serve the trace"), "{out}");
+    assert!(out.contains("1 × rtx-4090 serves the trace of recorded requests"), "{out}");
     assert!(out.contains("The trace of 1 × rtx-4090"), "{out}");
     for (name, text, wanted) in [
         ("a.csv", "arrival_s,prompt_tokens,new_tokens\n1,10,10\n-2,10,10\n", "line 3"),

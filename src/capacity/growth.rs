@@ -148,7 +148,7 @@ impl Demand {
         Self { who, ..self.clone() }
     }
 
-    /// The same with prompts `factor` times as long, and room for them.
+    /// The same with prompts `factor` times as long, within the same context.
     pub fn with_longer_prompts(&self, factor: f64) -> Self {
         let mut demand = self.clone();
         demand.mix.prompt = demand.mix.prompt.scaled(factor);
@@ -156,9 +156,9 @@ impl Demand {
             (f64::from(tokens) * factor).round().clamp(1.0, f64::from(u32::MAX)) as u32
         };
         for row in &mut demand.mix.trace {
-            row.prompt_tokens.0 = longer(row.prompt_tokens.0);
+            let room = demand.mix.context.0.saturating_sub(row.new_tokens.0).max(1);
+            row.prompt_tokens.0 = longer(row.prompt_tokens.0).min(room);
         }
-        demand.mix.context.0 = longer(demand.mix.context.0);
         demand
     }
 }

@@ -134,7 +134,8 @@ fn step_time(
         cached_token,
         prompt: Curve::new(prompt)?,
         pair,
-        // `fit` knows of no cost of a sequence but its token's.
+        // `fit` knows of no cost of a step but that of its tokens.
+        both: 0.0,
         beside: 0.0,
         entry: 0.0,
     })

@@ -18,6 +18,7 @@ fn step() -> StepTime {
         cached_token: 0.0,
         prompt: Curve::new(vec![(0.0, 0.010), (2000.0, 1.010)]).unwrap(),
         pair: 0.0,
+        both: 0.0,
         beside: 0.0,
         entry: 0.0,
     }
@@ -207,7 +208,7 @@ fn longer_prompts_are_longer_in_every_kind_of_length() {
     let demand = users(4);
     let longer = demand.with_longer_prompts(2.0);
     assert_eq!(longer.mix.prompt, Length::Fixed(Tokens(400)));
-    assert_eq!(longer.mix.context, Tokens(4096));
+    assert_eq!(longer.mix.context, demand.mix.context);
     assert_eq!(longer.mix.answer, demand.mix.answer);
     for length in [
         Length::Normal { mean: 100.0, deviation: 20.0 },

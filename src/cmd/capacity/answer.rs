@@ -375,8 +375,8 @@ impl Answer<'_> {
         let mut notes = Vec::new();
         if self.question.what_if {
             notes.push(
-                "Changed loads are on the same number of devices; needs: devices that keep the \
-                 objective then."
+                "Changed loads are on the same number of devices, in the same context; needs: \
+                 devices that keep the objective then."
                     .to_owned(),
             );
         }

@@ -167,7 +167,7 @@ impl Asked {
             notes.push(format!("{}: {}.", preset.name, preset.basis));
         }
         let name = preset.map(|preset| preset.name.to_owned());
-        let name = name.unwrap_or_else(|| if is_trace { "trace" } else { "requests" }.to_owned());
+        let name = name.unwrap_or_else(|| if is_trace { "recorded requests" } else { "requests" }.to_owned());
         Ok(Self {
             who: who_words(&who, &mix),
             requests: mix.words(),

@@ -23,6 +23,9 @@ pub fn latencies(asked: &Asked, name: &str, ladder: &[(f64, Tried)]) -> Plot {
     };
     let mut rungs: Vec<&(f64, Tried)> =
         ladder.iter().filter(|(_, tried)| is_drawable(tried)).collect();
+    // Beyond the second load that misses, waiting times hide all others.
+    let missed = rungs.iter().position(|(_, tried)| !tried.kept);
+    rungs.truncate(missed.map_or(rungs.len(), |first| first + 2));
     // Small numbers of users round to the same one.
     rungs.dedup_by(|a, b| across(a.0) == across(b.0));
     let line = |name: &str, p: f64| Series {

@@ -158,8 +158,15 @@ fn size(
             | (Some((_, Size::Never(old))), Size::Never(new)) => share(new) > share(old),
             _ => false,
         };
+        // Where fewer slots need more devices, still fewer slots do too.
+        let is_past = matches!(
+            (&best, &size),
+            (Some((_, Size::Enough(_))), Size::TooMany(_) | Size::Never(_))
+        );
         if is_better {
             best = Some((engine.clone(), size));
+        } else if is_past {
+            break;
         }
     }
     let (engine, size) = best.context("a machine without an engine")?;
