@@ -31,14 +31,25 @@ impl Answer<'_> {
         let asked = self.question.asked;
         let title = format!("Capacity for {} of {}", asked.who, asked.name);
         let mut sections = vec![Section { text: self.sentences(), ..Section::default() }];
-        if !self.offers.is_empty() {
-            sections.extend([self.machines(), self.times(), self.use_of()]);
+        if self.offers.is_empty() {
+            sections[0].notes = self.reasons();
+        } else {
+            sections.push(self.machines());
+        }
+        if self.at_peak().next().is_some() {
+            sections.extend([self.times(), self.use_of()]);
         }
         if let Some(detail) = &self.detail {
             sections.extend([self.growth(detail), self.what_if(detail), self.day(detail)]);
         }
         sections.push(self.rests_on());
         Report { title, sections }
+    }
+
+    /// The offers of which there is a peak to tell: no number of the others would do.
+    fn at_peak(&self) -> impl Iterator<Item = &Offer> {
+        let shown = self.offers.iter().take(SHOWN);
+        shown.filter(|offer| !matches!(offer.size, Size::Never(_)))
     }
 
     /// The answer in one sentence.
@@ -60,6 +71,10 @@ impl Answer<'_> {
         let Some(count) = offer.count() else {
             return self.cannot(offer, &promise);
         };
+        let name = match count {
+            0 => format!("The {} devices that are there", self.question.objective.beside.len()),
+            _ => offer.name(),
+        };
         let each = if count == 1 { "serves" } else { "serve" };
         let money = offer.owning.as_ref().map_or_else(String::new, |owning| {
             format!(" It costs {} a month.", owning.usd_per_month)
@@ -79,8 +94,7 @@ impl Answer<'_> {
             (None, _) => basis.to_string(),
         };
         format!(
-            "{} {each} {} of {} with {promise} ({}; {sure}).{money}",
-            offer.name(),
+            "{name} {each} {} of {} with {promise} ({}; {sure}).{money}",
             asked.who,
             asked.name,
             self.setting(offer)
@@ -103,13 +117,19 @@ impl Answer<'_> {
         };
         let kept = or_absent(tried.outcome.attainment().map(Share));
         match &offer.size {
-            Size::Never(_) => format!(
-                "No number of {} keeps {promise}: of requests that have a device to themselves \
-                 {kept} keep it, and {most}. Shorter prompts, a faster machine or a smaller model \
-                 would ({}).",
-                offer.machinery.name,
-                self.setting(offer)
-            ),
+            Size::Never(_) => {
+                let others = match self.offers.len() {
+                    1 => String::new(),
+                    n => format!(" Nor does any of the {} others, which are slower.", n - 1),
+                };
+                format!(
+                    "No number of {} keeps {promise}: of requests that have a device to themselves \
+                     {kept} keep it, and {most}. Shorter prompts, a faster machine or a smaller \
+                     model would ({}).{others}",
+                    offer.machinery.name,
+                    self.setting(offer)
+                )
+            }
             _ if self.question.count.is_some() => format!(
                 "{} cannot serve {} of {} with {promise}: {kept} keep it, {most}; {} ({}).",
                 offer.name(),
@@ -266,7 +286,7 @@ impl Answer<'_> {
 
     fn times(&self) -> Section {
         let mut table = Table::new(&["machines", ">TTFT", ">TPOT", ">end to end"]);
-        for offer in self.offers.iter().take(SHOWN) {
+        for offer in self.at_peak() {
             let outcome = &offer.tried().outcome;
             table.rows.push(vec![
                 offer.name(),
@@ -292,7 +312,7 @@ impl Answer<'_> {
         let mut table = Table::new(&[
             "machines", ">kept", ">good/s", ">tok/s", ">busy", ">wait", ">cache", ">refused",
         ]);
-        for offer in self.offers.iter().take(SHOWN) {
+        for offer in self.at_peak() {
             let outcome = &offer.tried().outcome;
             let number = |value: Option<f64>| or_absent(value.map(|v| significant(v, 3)));
             table.rows.push(vec![
@@ -313,7 +333,7 @@ impl Answer<'_> {
              the queue full or have no room in any cache."
                 .to_owned(),
         ];
-        for offer in self.offers.iter().take(SHOWN) {
+        for offer in self.at_peak() {
             if let Some(overload) = offer.tried().outcome.overload {
                 notes.push(format!(
                     "{}: overloaded: {} requests waited after {}, and the simulation ended there.",

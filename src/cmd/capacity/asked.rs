@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
+use rust_decimal::prelude::ToPrimitive;
 
 use crate::capacity::{Demand, Profile, Who};
+use crate::cost;
 use crate::metrics::Limits;
 use crate::scenario::{Scenario, Workload};
 use crate::units::{Nanos, Share, Tokens};
@@ -152,7 +154,9 @@ impl Asked {
         let mix = mix(args, lengths, preset, &mut notes)?;
         let profile = args.profile.as_deref().unwrap_or("office");
         let is_trace = !mix.trace.is_empty();
-        let (profile, days_per_month, basis) = day(if is_trace { "always" } else { profile })?;
+        let (profile, days, basis) = day(if is_trace { "always" } else { profile })?;
+        let stated = lengths.and_then(|w| w.working_days_per_month);
+        let days_per_month = stated.and_then(|days| days.to_f64()).unwrap_or(days);
         let who = who(args, of_scenario, &mix, &profile, &mut notes)?;
         if is_trace {
             notes.push(
@@ -167,7 +171,8 @@ impl Asked {
             notes.push(format!("{}: {}.", preset.name, preset.basis));
         }
         let name = preset.map(|preset| preset.name.to_owned());
-        let name = name.unwrap_or_else(|| if is_trace { "recorded requests" } else { "requests" }.to_owned());
+        let name = name
+            .unwrap_or_else(|| if is_trace { "recorded requests" } else { "requests" }.to_owned());
         Ok(Self {
             who: who_words(&who, &mix),
             requests: mix.words(),
@@ -294,7 +299,11 @@ fn who(
 ) -> anyhow::Result<Who> {
     let users = args.users.or_else(|| {
         let is_free = args.rate.is_none() && mix.trace.is_empty();
-        scenario.and_then(|w| w.users).filter(|_| is_free)
+        let of_day = |w: &Workload| {
+            let day = w.preset.as_deref().and_then(|name| cost::Preset::find(name).ok());
+            day.and_then(|day| day.users).filter(|_| w.requests_per_day.is_none())
+        };
+        scenario.and_then(|w| w.users.or_else(|| of_day(w))).filter(|_| is_free)
     });
     if !mix.trace.is_empty() {
         ensure!(
@@ -331,7 +340,6 @@ fn who(
         return Ok(Who::Rate { per_second: rate / turns, arrivals });
     }
     if let Some(requests) = scenario.and_then(|w| w.requests_per_day) {
-        use rust_decimal::prelude::ToPrimitive;
         let requests = requests.likely.to_f64().unwrap_or(f64::NAN);
         let hours: f64 = profile.hours().iter().sum();
         notes.push(format!(

@@ -73,6 +73,10 @@ pub enum EngineName {
 }
 
 impl EngineArgs {
+    fn is_of(&self, model: &str) -> bool {
+        self.model.as_deref().is_some_and(|word| word.eq_ignore_ascii_case(model))
+    }
+
     fn engine(&self) -> EngineName {
         self.engine.unwrap_or(EngineName::LlamaServer)
     }
@@ -101,6 +105,10 @@ impl EngineArgs {
                 );
             };
             args.model = Some((*model).clone());
+        }
+        if args.quant.is_none() && args.engine() != EngineName::Vllm {
+            let of = scenario.matrices.iter().find(|m| m.models.iter().any(|id| args.is_of(id)));
+            args.quant = of.and_then(|matrix| matrix.quants.first()).cloned();
         }
         Ok(args)
     }
@@ -326,7 +334,7 @@ fn one(
     let cached = Tokens(prompt.0.saturating_add(answer.0 / 2));
     let longest = Tokens(weights.spec.context_max);
     let Predicted { steps: [slow, likely, fast], basis, remarks } =
-        predict(sequences, cached, longest, &ask)?;
+        predict(sequences, cached, longest, ask)?;
     let options = rooms.into_iter().map(|room| engine.with(likely.clone(), room)).collect();
     let mut sources = vec![format!(
         "Steps on {}: fit, {} {} with {}; range: four of five measurements. Network and tokenizer \

@@ -126,6 +126,9 @@ impl Answer<'_> {
     pub fn json(&self) -> Value {
         let asked = self.question.asked;
         let limits = &asked.limits;
+        // A trace is a file of its own.
+        let mut demand = asked.demand.clone();
+        demand.mix.trace.clear();
         let seconds = |time: Option<Nanos>| time.map(Nanos::seconds);
         let machines: Vec<Value> = self.offers.iter().map(|offer| self.machine(offer)).collect();
         let left_out: Vec<Value> = self
@@ -138,7 +141,7 @@ impl Answer<'_> {
             "plan": self.offers.first().and_then(|offer| offer.plan.as_ref()),
             "asked": {
                 "who": asked.who, "workload": asked.name, "requests": asked.requests,
-                "demand": asked.demand, "ttft_s": seconds(limits.ttft),
+                "demand": demand, "recorded": asked.demand.mix.trace.len(), "ttft_s": seconds(limits.ttft),
                 "tpot_s": seconds(limits.tpot), "e2e_s": seconds(limits.end_to_end),
                 "attainment": asked.attainment, "notes": asked.notes,
             },

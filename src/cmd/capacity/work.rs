@@ -74,7 +74,7 @@ pub struct WhatIf {
 #[derive(Clone, Debug)]
 pub enum Day {
     /// By the hour.
-    Simulated(Outcome),
+    Simulated(Box<Outcome>),
     /// Why not.
     LeftOut(String),
 }
@@ -206,6 +206,10 @@ fn price(
     let mut offer =
         Offer { machinery, engine, size, ends, owning: None, unpriced: None, plan: None };
     let Some(count) = offer.count() else { return offer };
+    if count == 0 {
+        offer.unpriced = Some("no more of it is needed".to_owned());
+        return offer;
+    }
     let outcome = &offer.tried().outcome;
     let demand = &question.asked.demand;
     let (prompt, answer) = demand.mix.mean();
@@ -244,7 +248,7 @@ fn price(
 /// What is done for the offer that is recommended, each on a thread of its own.
 enum Part {
     Growth(Growth),
-    Rung(f64, Tried),
+    Rung(f64, Box<Tried>),
     Day(Box<Day>),
     WhatIf(Box<WhatIf>),
 }
@@ -270,7 +274,7 @@ pub fn detail(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Detail> 
             i if i < 2 + rungs => {
                 let factor = LADDER[i - 2];
                 let tried = objective.try_count(engine, count, &demand.scaled(factor))?;
-                Part::Rung(factor, tried)
+                Part::Rung(factor, Box::new(tried))
             }
             i => {
                 let (change, count, other) = &changes[i - 2 - rungs];
@@ -292,7 +296,7 @@ pub fn detail(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Detail> 
     for part in parts {
         match part? {
             Part::Growth(found) => growth = Some(found),
-            Part::Rung(factor, tried) => ladder.push((factor, tried)),
+            Part::Rung(factor, tried) => ladder.push((factor, *tried)),
             Part::Day(day) => the_day = Some(*day),
             Part::WhatIf(found) => what_if.push(*found),
         }
@@ -333,7 +337,7 @@ fn day(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Day> {
     let objective = &question.objective;
     let fleet = objective.fleet(&offer.engine, offer.tried().count);
     let outcome = simulate(&fleet, demand, &objective.limits, &span, objective.seed)?;
-    Ok(Day::Simulated(outcome))
+    Ok(Day::Simulated(Box::new(outcome)))
 }
 
 /// What breaks in the outcome of an offer.
