@@ -218,3 +218,16 @@ fn longer_prompts_are_longer_in_every_kind_of_length() {
         assert!((length.scaled(2.0).mean() / length.mean() - 2.0).abs() < 1e-9, "{length:?}");
     }
 }
+
+#[test]
+fn a_conversation_that_stays_on_its_device_is_computed_once() {
+    let mut demand = users(40);
+    demand.mix.turns = 4;
+    let outcome = |routing| {
+        let objective = Objective { routing, ..objective(1.0) };
+        objective.try_count(&engine(), 4, &demand).unwrap().outcome
+    };
+    let (spread, sticky) = (outcome(Routing::LeastLoaded), outcome(Routing::Sticky));
+    assert!(sticky.ttft.mean().unwrap() < spread.ttft.mean().unwrap());
+    assert_eq!(sticky.asked, spread.asked);
+}

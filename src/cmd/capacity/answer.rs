@@ -1,6 +1,6 @@
 //! The answer as sentences, tables and charts.
 
-use crate::capacity::{Missed, Outcome, Size, Times, Tried, Who, exceeded};
+use crate::capacity::{Missed, Outcome, Routing, Size, Times, Tried, Who, exceeded};
 use crate::fit::basis::Basis;
 use crate::report::plot::Plot;
 use crate::report::{Figure, Report, Section, Table};
@@ -174,9 +174,12 @@ impl Answer<'_> {
             text.extend(self.breaking(detail));
             let fewer = detail.what_if.iter().find(|what| what.tried.count < offer.tried().count);
             if let Some(fewer) = fewer {
+                let outcome = &fewer.tried.outcome;
+                let surely = outcome.attainment_interval().map(|interval| Share(interval.low));
                 text.push(format!(
-                    "With one device fewer {} of the requests would keep them.",
-                    or_absent(fewer.tried.outcome.attainment().map(Share))
+                    "With one device fewer {} of the requests would keep them (surely only {}).",
+                    or_absent(outcome.attainment().map(Share)),
+                    or_absent(surely)
                 ));
             }
         }
@@ -467,6 +470,16 @@ impl Answer<'_> {
                 "{} devices are there already and work beside those that are counted.",
                 beside.len()
             ));
+        }
+        let turns = asked.demand.mix.turns;
+        let are_spread = self.question.objective.routing != Routing::Sticky;
+        if turns > 1 && are_spread && self.offers.iter().any(|offer| offer.tried().count > 1) {
+            notes.push(
+                "With several devices, each turn goes to the one that is free and computes the \
+                 conversation anew where it was not before; --routing sticky keeps a conversation \
+                 on one device."
+                    .to_owned(),
+            );
         }
         if let Some(offer) = self.offers.first() {
             notes.extend(offer.machinery.sources.iter().cloned());

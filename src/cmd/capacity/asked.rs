@@ -166,6 +166,15 @@ impl Asked {
         } else {
             notes.push(basis);
         }
+        let is_fixed = |length: &Length| matches!(length, Length::Fixed(_));
+        let are_alike = is_fixed(&mix.prompt) && is_fixed(&mix.answer) && !is_trace;
+        if are_alike && matches!(who, Who::Users { .. }) {
+            notes.push(
+                "All requests are alike, so that users fall into step as people do not: spread the \
+                 lengths, as --prompt-tokens 200..800."
+                    .to_owned(),
+            );
+        }
         let (limits, attainment) = promised(args, scenario, &mut notes)?;
         if let Some(preset) = &preset {
             notes.push(format!("{}: {}.", preset.name, preset.basis));

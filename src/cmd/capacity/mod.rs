@@ -77,6 +77,8 @@ enum RoutingName {
     RoundRobin,
     /// To the one with the fewest requests.
     LeastLoaded,
+    /// A user's requests always to the same one, which keeps the cache of the conversation.
+    Sticky,
 }
 
 /// Runs `bench capacity`.
@@ -193,6 +195,7 @@ fn work_out<T>(
         routing: match args.routing {
             RoutingName::RoundRobin => Routing::RoundRobin,
             RoutingName::LeastLoaded => Routing::LeastLoaded,
+            RoutingName::Sticky => Routing::Sticky,
         },
         beside,
         most: args.most,

@@ -266,13 +266,16 @@ pub fn detail(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Detail> 
     .flatten()
     .chain(question.what_if.then(|| doubled(demand, count)).into_iter().flatten())
     .collect();
-    let rungs = LADDER.len();
+    let mut factors = LADDER.to_vec();
+    // Small numbers of users round to the same one.
+    factors.dedup_by_key(|factor| format!("{:?}", demand.scaled(*factor).who));
+    let rungs = factors.len();
     let parts = in_parallel(2 + rungs + changes.len(), question.threads, |i| {
         Ok::<_, anyhow::Error>(match i {
             0 => Part::Growth(objective.growth(engine, count, demand)?),
             1 => Part::Day(Box::new(day(question, offer)?)),
             i if i < 2 + rungs => {
-                let factor = LADDER[i - 2];
+                let factor = factors[i - 2];
                 let tried = objective.try_count(engine, count, &demand.scaled(factor))?;
                 Part::Rung(factor, Box::new(tried))
             }
