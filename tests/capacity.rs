@@ -287,3 +287,21 @@ fn wrong_input_is_told_with_what_to_do() {
         assert!(said.contains(wanted), "{more:?}: {said}");
     }
 }
+
+#[test]
+fn results_of_ones_own_are_simulated_as_measured() {
+    let folder = "results/2026-11-21-amd-epyc-2c-24g-capacity-proof";
+    let base = ["capacity", "--users=2", "--workload=chat", "--results", folder, "--ttft=20s"];
+    let asked = ["--engine=llama-server", "--quant=Q4_K_M"];
+    let said = json(&[&base[..], &asked].concat());
+    let machine = &said["machines"][0];
+    assert_eq!((&machine["basis"], &machine["verdict"]), (&"measured".into(), &"enough".into()));
+    let source = machine["sources"][0].as_str().unwrap();
+    for words in ["measured steps", folder, "held back", "in the median"] {
+        assert!(source.contains(words), "{words}: {source}");
+    }
+    // No price without the machine's name.
+    assert_eq!(machine["owning"], Value::Null);
+    let other = error(&[&base[..], &["--model=qwen3-8b"]].concat());
+    assert!(other.contains("they have qwen3-0.6b "), "{other}");
+}
