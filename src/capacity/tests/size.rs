@@ -221,8 +221,10 @@ fn longer_prompts_are_longer_in_every_kind_of_length() {
 
 #[test]
 fn a_conversation_that_stays_on_its_device_is_computed_once() {
-    let mut demand = users(40);
+    // Six on each device, with its eight slots.
+    let mut demand = users(24);
     demand.mix.turns = 4;
+    demand.mix.prompt = Length::Normal { mean: 200.0, deviation: 60.0 };
     let outcome = |routing| {
         let objective = Objective { routing, ..objective(1.0) };
         objective.try_count(&engine(), 4, &demand).unwrap().outcome
