@@ -34,6 +34,8 @@ pub enum Command {
     Recommend(cmd::recommend::RecommendArgs),
     /// Fit the constants of the speed model anew and say how wrong it is.
     Calibrate(cmd::calibrate::CalibrateArgs),
+    /// Say how many machines serve so many users in time, with what headroom, for how much.
+    Capacity(Box<cmd::capacity::CapacityArgs>),
     /// Work out what owning a machine costs, and when it pays back against cloud APIs.
     Cost(Box<cmd::cost::CostArgs>),
     /// List prices of APIs, rented GPUs and electricity with their age; add your own.

@@ -1,10 +1,11 @@
 //! How many requests a second the simulation of a serving engine gets through, on one core.
 
 use bench::capacity::{
-    Cache, Curve, Demand, Engine, Fleet, Routing, Span, StepTime, Who, simulate,
+    Cache, Curve, Demand, Engine, Fleet, Objective, Routing, Span, StepTime, Who, in_parallel,
+    simulate,
 };
 use bench::metrics::Limits;
-use bench::units::{Nanos, Tokens};
+use bench::units::{Nanos, Share, Tokens};
 use bench::workload::{Arrivals, Length, Mix};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -35,6 +36,50 @@ fn mix(turns: u32) -> Mix {
         context: Tokens(8192),
         trace: Vec::new(),
     }
+}
+
+/// How many of each of twenty machines, of which the slowest takes four times as long as the fastest,
+/// serve so many users: all that `bench capacity` simulates to find it.
+fn search(c: &mut Criterion) {
+    let scaled = |by: f64| {
+        let Engine { step, .. } = engine();
+        let times = |curve: &Curve| {
+            let points = curve.points().iter().map(|(n, seconds)| (*n, seconds * by));
+            Curve::new(points.collect()).expect("a curve")
+        };
+        let step = StepTime {
+            decode: times(&step.decode),
+            prompt: times(&step.prompt),
+            cached_token: step.cached_token * by,
+            pair: step.pair * by,
+            ..step
+        };
+        Engine::llama_server(step, 16, Tokens(8192))
+    };
+    let engines: Vec<Engine> = (0..20).map(|i| scaled(1.0 + 3.0 * f64::from(i) / 19.0)).collect();
+    let objective = Objective {
+        limits: Limits { ttft: Some(Nanos(1_000_000_000)), tpot: None, end_to_end: None },
+        attainment: Share(0.95),
+        routing: Routing::LeastLoaded,
+        beside: Vec::new(),
+        most: 64,
+        seed: 1,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut group = c.benchmark_group("capacity search over 20 machines");
+    group.sample_size(10);
+    for users in [40, 400] {
+        let demand = Demand { mix: mix(4), who: Who::Users { users }, profile: None };
+        group.bench_function(format!("{users} users"), |b| {
+            b.iter(|| {
+                in_parallel(engines.len(), threads, |i| {
+                    let size = objective.size(&engines[i], &demand, None).expect("a size");
+                    size.count().expect("enough of them")
+                })
+            });
+        });
+    }
+    group.finish();
 }
 
 fn requests_a_second(c: &mut Criterion) {
@@ -71,5 +116,5 @@ fn requests_a_second(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests_a_second);
+criterion_group!(benches, requests_a_second, search);
 criterion_main!(benches);

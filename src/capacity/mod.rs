@@ -5,20 +5,26 @@ mod asking;
 mod demand;
 mod engine;
 mod fit;
+mod growth;
 mod idle;
 mod least_squares;
 mod ledger;
 mod outcome;
+mod predict;
 mod replica;
 mod simulate;
+mod size;
 mod step;
 mod steps;
 
 pub use demand::{Demand, Profile, Who};
 pub use engine::{Cache, Engine};
 pub use fit::{Pace, StepFit, fit, pace};
+pub use growth::{Break, Cause, Growth, Missed, exceeded};
 pub use outcome::{Bin, Outcome, Overload, Times};
+pub use predict::{Predicted, predict};
 pub use simulate::{Fleet, Routing, Span, simulate};
+pub use size::{Objective, Size, Tried, in_parallel};
 pub use step::{Curve, PromptPart, Run, StepTime};
 pub use steps::{Room, Seen};
 

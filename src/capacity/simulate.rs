@@ -4,7 +4,7 @@
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::asking::{Asked, Asking};
+use super::asking::{Asked, Asker, Asking};
 use super::demand::{Demand, Who};
 use super::engine::Engine;
 use super::ledger::Ledger;
@@ -27,6 +27,8 @@ pub enum Routing {
     RoundRobin,
     /// The one with the fewest requests for its sequences, waiting or computed.
     LeastLoaded,
+    /// Always the same one for a user or a conversation, which then finds its cache.
+    Sticky,
 }
 
 /// Devices that serve together, each with the model on its own.
@@ -152,9 +154,10 @@ impl Simulation<'_> {
         next
     }
 
-    fn route(&mut self) -> usize {
+    fn route(&mut self, asker: Asker) -> usize {
         let replica = match self.routing {
             Routing::RoundRobin => self.turn,
+            Routing::Sticky => (asker % self.replicas.len() as u64) as usize,
             Routing::LeastLoaded => {
                 // Equals take turns.
                 let count = self.replicas.len();
@@ -182,7 +185,7 @@ impl Simulation<'_> {
                 self.asking.close();
             }
         }
-        let replica = self.route();
+        let replica = self.route(asked.asker);
         match self.replicas[replica].take(asked, place, &mut self.ledger) {
             Ok(()) => {
                 self.to_answer += u64::from(counts);

@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub mod calibrate;
+pub mod capacity;
 pub mod compare;
 pub mod completions;
 pub mod cost;
@@ -50,6 +51,7 @@ pub fn dispatch(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Models(args) => models::run(args),
         Command::Recommend(args) => recommend::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Capacity(args) => capacity::run(args),
         Command::Cost(args) => cost::run(args),
         Command::Prices(args) => prices::run(args),
         Command::Setup(args) => setup::run(args),

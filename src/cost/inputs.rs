@@ -158,6 +158,8 @@ inputs! {
     prompt_s_per_mtok: Decimal, "s/Mtok", "0" to "1e9";
     /// Time that devices compute relative to full batches: a request alone takes longer than its share
     busy_factor: Decimal, "times", "1" to "1000";
+    /// Requests on a working day that one device serves, as a plan says; 0: by its speed
+    requests_per_device: Decimal, "requests", "0" to "1e9";
     /// Power of the whole machine while it computes, for each device
     active_watts: Watts, "W", "0" to "1e5";
     /// Power of the whole machine while it waits, for each device
@@ -269,6 +271,7 @@ impl Inputs {
             output_tok_s: TokensPerSecond(1.0),
             prompt_s_per_mtok: zero,
             busy_factor: one,
+            requests_per_device: zero,
             active_watts: Watts(0.0),
             idle_watts: Watts(0.0),
             powered_hours_per_day: Decimal::from(24),

@@ -87,6 +87,15 @@ fn load<N: Number>(x: &Numbers<N>, requests: N, seconds: N, hours: N) -> N {
     (if urgent > all_day { urgent } else { all_day }) / (one - x.spare_share)
 }
 
+/// Devices that `requests` a day fill on the own side: as many as a plan says, else by the load.
+fn own_load<N: Number>(x: &Numbers<N>, requests: N) -> N {
+    if x.requests_per_device > N::whole(0) {
+        return requests / x.requests_per_device;
+    }
+    let seconds = seconds_per_request(x, x.prompt_s_per_mtok, x.output_tok_s);
+    load(x, requests, seconds, x.powered_hours_per_day)
+}
+
 /// Requests on a working day of the year that has the most; the machine is bought once, for it.
 fn most_requests<N: Number>(x: &Numbers<N>) -> N {
     let mut requests = x.requests_per_day;
@@ -104,8 +113,7 @@ fn life_months<N: Number>(x: &Numbers<N>) -> u32 {
 
 /// Devices that the workload fills in its busiest year, before they are rounded up.
 pub(super) fn unrounded_devices<N: Number>(x: &Numbers<N>) -> N {
-    let seconds = seconds_per_request(x, x.prompt_s_per_mtok, x.output_tok_s);
-    load(x, most_requests(x), seconds, x.powered_hours_per_day)
+    own_load(x, most_requests(x))
 }
 
 /// Works the life of the purchase out. `devices` overrides how many are bought.

@@ -117,8 +117,10 @@ pub fn usable(machine: &Machine, utilization: f64) -> Option<(Bytes, &'static st
 /// Limits that follow from the first of the devices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    batch_tokens: u64,
-    requests: u64,
+    /// Tokens of a step at most.
+    pub batch_tokens: u64,
+    /// Requests at once at most.
+    pub requests: u64,
     cards: u64,
 }
 

@@ -183,7 +183,7 @@ keys! {
         "prompt_tokens" = "{ median = 800, p95 = 4000 }", "the preset's", "run, capacity, cost",
             "Length of prompts: a number or a distribution, see `lengths`.";
         "new_tokens" = "250", "the preset's", "run, capacity, cost", "Length of answers, likewise.";
-        "cached_share" = "0.3", "the preset's", "capacity, cost",
+        "cached_share" = "0.3", "the preset's", "cost",
             "Share of the prompt that a prefix cache answers, 0 to 1.";
         "turns" = "4", "the preset's, or 1", "run, capacity, cost",
             "Turns of a conversation, each with all turns before it in its prompt.";
@@ -197,8 +197,8 @@ keys! {
         "trace" = "\"day.jsonl\"", "none", "run, capacity",
             "A trace to replay instead (Mooncake JSONL, or CSV with \
              `arrival_s,prompt_tokens,new_tokens`), relative to the scenario's folder.";
-        "working_days_per_month" = "21", "the preset's", "cost", "Days of use in a month, to 31.";
-        "peak_factor" = "3", "the preset's", "capacity, cost",
+        "working_days_per_month" = "21", "the preset's", "capacity, cost", "Days of use in a month, to 31.";
+        "peak_factor" = "3", "the preset's", "cost",
             "Load of the busiest hour relative to the mean: a number or an estimate.";
         "growth_per_year" = "0.2", "the command's", "cost", "Growth of the use in a year; 0.2 is 20 %.";
     }

@@ -84,6 +84,25 @@ impl Length {
         }
     }
 
+    /// The same, `factor` times as long.
+    pub fn scaled(&self, factor: f64) -> Self {
+        let longer = |tokens: &Tokens| {
+            Tokens((f64::from(tokens.0) * factor).round().clamp(1.0, f64::from(u32::MAX)) as u32)
+        };
+        match self {
+            Self::Fixed(tokens) => Self::Fixed(longer(tokens)),
+            Self::Normal { mean, deviation } => {
+                Self::Normal { mean: mean * factor, deviation: deviation * factor }
+            }
+            Self::LogNormal { median, p95 } => {
+                Self::LogNormal { median: median * factor, p95: p95 * factor }
+            }
+            Self::Histogram(bars) => {
+                Self::Histogram(bars.iter().map(|(tokens, w)| (longer(tokens), *w)).collect())
+            }
+        }
+    }
+
     /// The expected length.
     pub fn mean(&self) -> f64 {
         match self {

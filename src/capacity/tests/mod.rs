@@ -1,6 +1,8 @@
 //! The simulation against what is known of queues, and against itself.
 
 mod engines;
+mod known;
+mod size;
 mod theory;
 
 use crate::metrics::Limits;

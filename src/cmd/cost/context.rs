@@ -13,6 +13,7 @@ use crate::fit::machine::Machine;
 use crate::scenario::{Estimate, Length, Scenario, Workload};
 
 use super::QuestionArgs;
+use super::plan::Plan;
 
 /// What all machines of a decision have in common.
 pub struct Context {
@@ -23,6 +24,8 @@ pub struct Context {
     pub workload: String,
     /// The user's own devices.
     pub own: Vec<Device>,
+    /// What `bench capacity` found.
+    pub plan: Option<Plan>,
 }
 
 impl Context {
@@ -41,6 +44,7 @@ impl Context {
             carbon: electricity::carbon(&place),
             own: crate::cmd::own::catalog(args.catalog.as_deref())?.devices,
             scenario,
+            plan: None,
         })
     }
 
@@ -68,6 +72,9 @@ impl Context {
         if let Some(workload) = workload {
             self.scenario_workload(&mut all, workload)?;
         }
+        if let Some(plan) = &self.plan {
+            plan.put(&mut all)?;
+        }
         ensure!(
             all.get(Input::requests_per_day).is_some()
                 || args.set.iter().any(|set| set.starts_with("requests")),
@@ -85,25 +92,8 @@ impl Context {
                 .is_some_and(|p| p.electricity_usd_per_kwh.is_some());
         if !is_tariff_stated {
             let place = Self::place(args, self.scenario.as_ref());
-            let chosen = electricity::find(&place, &args.sector, rate.as_ref())?;
-            let tariff = chosen.tariff;
-            let assumed = if place == "US" && args.tariff.is_none() {
-                "; country assumed: name yours with --tariff"
-            } else {
-                ""
-            };
-            let source = format!(
-                "{} {}, {}: {}{assumed}",
-                tariff.country, tariff.sector, tariff.period, tariff.source
-            );
-            let point = chosen.price.0;
-            let (low, high) = if chosen.spread.0 == chosen.spread.1 {
-                (point * Decimal::new(8, 1), point * Decimal::new(12, 1))
-            } else {
-                (chosen.spread.0.0, chosen.spread.1.0)
-            };
-            let range = (low, point, high);
-            all.put(Input::electricity_usd_per_kwh, range, Basis::Listed, source)?;
+            let is_assumed = place == "US" && args.tariff.is_none();
+            put_tariff(&mut all, &place, &args.sector, rate.as_ref(), is_assumed)?;
         }
         Ok(all)
     }
@@ -161,33 +151,63 @@ impl Context {
 
     /// What the scenario says about owning.
     pub fn scenario_prices(&self, all: &mut Assumptions) -> anyhow::Result<()> {
-        let Some(prices) = self.scenario.as_ref().and_then(|s| s.prices.as_ref()) else {
-            return Ok(());
-        };
-        let source = self.scenario_path();
-        for (input, estimate) in [
-            (Input::device_usd, prices.device_usd),
-            (Input::rest_usd, prices.rest_usd),
-            (Input::life_years, prices.life_years),
-            (Input::resale_share, prices.resale_share),
-            (Input::capital_cost_per_year, prices.capital_cost_per_year),
-            (Input::electricity_usd_per_kwh, prices.electricity_usd_per_kwh),
-            (Input::idle_watts, prices.idle_watts),
-            (Input::active_watts, prices.active_watts),
-            (Input::pue, prices.pue),
-            (Input::rack_usd_per_month, prices.rack_usd_per_month),
-            (Input::maintenance_share_per_year, prices.maintenance_share_per_year),
-            (Input::staff_hours_per_month, prices.staff_hours_per_month),
-            (Input::staff_usd_per_hour, prices.staff_usd_per_hour),
-            (Input::spare_share, prices.spare_share),
-            (Input::api_change_per_year, prices.api_change_per_year),
-        ] {
-            if let Some(Estimate { low, likely, high }) = estimate {
-                all.put(input, (low, likely, high), Basis::Stated, source.clone())?;
-            }
+        match &self.scenario {
+            Some(scenario) => put_scenario_prices(all, scenario),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// The price of electricity in a place.
+pub fn put_tariff(
+    all: &mut Assumptions,
+    place: &str,
+    sector: &str,
+    rate: Option<&ExchangeRate>,
+    is_assumed: bool,
+) -> anyhow::Result<()> {
+    let chosen = electricity::find(place, sector, rate)?;
+    let tariff = chosen.tariff;
+    let assumed = if is_assumed { "; country assumed: name yours with --tariff" } else { "" };
+    let source = format!(
+        "{} {}, {}: {}{assumed}",
+        tariff.country, tariff.sector, tariff.period, tariff.source
+    );
+    let point = chosen.price.0;
+    let (low, high) = if chosen.spread.0 == chosen.spread.1 {
+        (point * Decimal::new(8, 1), point * Decimal::new(12, 1))
+    } else {
+        (chosen.spread.0.0, chosen.spread.1.0)
+    };
+    all.put(Input::electricity_usd_per_kwh, (low, point, high), Basis::Listed, source)
+}
+
+/// What a scenario says about owning.
+pub fn put_scenario_prices(all: &mut Assumptions, scenario: &Scenario) -> anyhow::Result<()> {
+    let Some(prices) = &scenario.prices else { return Ok(()) };
+    let source = scenario.path.display().to_string();
+    for (input, estimate) in [
+        (Input::device_usd, prices.device_usd),
+        (Input::rest_usd, prices.rest_usd),
+        (Input::life_years, prices.life_years),
+        (Input::resale_share, prices.resale_share),
+        (Input::capital_cost_per_year, prices.capital_cost_per_year),
+        (Input::electricity_usd_per_kwh, prices.electricity_usd_per_kwh),
+        (Input::idle_watts, prices.idle_watts),
+        (Input::active_watts, prices.active_watts),
+        (Input::pue, prices.pue),
+        (Input::rack_usd_per_month, prices.rack_usd_per_month),
+        (Input::maintenance_share_per_year, prices.maintenance_share_per_year),
+        (Input::staff_hours_per_month, prices.staff_hours_per_month),
+        (Input::staff_usd_per_hour, prices.staff_usd_per_hour),
+        (Input::spare_share, prices.spare_share),
+        (Input::api_change_per_year, prices.api_change_per_year),
+    ] {
+        if let Some(Estimate { low, likely, high }) = estimate {
+            all.put(input, (low, likely, high), Basis::Stated, source.clone())?;
+        }
+    }
+    Ok(())
 }
 
 fn certain(likely: Decimal) -> Estimate {

@@ -1,12 +1,13 @@
 //! One decision, worked out: for the terminal, or as a part of a report.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 
 use crate::cost::Inputs;
 use crate::report::{Report, Section};
 
 use super::answer::Answer;
+use super::plan::Plan;
 use super::{DecideArgs, context, settle};
 
 /// How a decision ends.
@@ -20,8 +21,23 @@ pub enum Outcome {
 /// Works out the decision that the flags ask for.
 pub fn work_out(args: &DecideArgs) -> anyhow::Result<Outcome> {
     let question = &args.question;
-    let context = context::Context::of(question)?;
-    let machine = context.machine(args.device.as_deref())?;
+    let mut context = context::Context::of(question)?;
+    if let Some(path) = &args.capacity {
+        let plan = Plan::read(path)?;
+        context.workload.clone_from(&plan.workload);
+        context.plan = Some(plan);
+    }
+    let of_plan = context.plan.as_ref().and_then(|plan| plan.device.as_deref());
+    let machine = context.machine(args.device.as_deref().or(of_plan))?;
+    if let (Some(machine), Some(of_plan)) = (&machine, of_plan) {
+        let planned = context.machine(Some(of_plan))?;
+        ensure!(
+            planned.is_none_or(|planned| planned.name == machine.name),
+            "the plan is for '{of_plan}' and --device names '{}': leave it out, or make a plan for \
+             that one with `bench capacity`",
+            machine.name
+        );
+    }
     let name = machine
         .as_ref()
         .map(|machine| machine.name.clone())

@@ -10,6 +10,7 @@ mod demand;
 mod flags;
 mod machine;
 mod measured;
+mod plan;
 mod predicted;
 mod ranking;
 mod rows;
@@ -26,6 +27,7 @@ use anyhow::Context;
 use crate::cost;
 
 pub use decision::{Decision, decision};
+pub use plan::{Owning, Plan, Prices, owning};
 
 use super::run::Format;
 
@@ -161,6 +163,10 @@ struct DecideArgs {
     /// Prompt tokens a second of one machine; without it --tok-s includes the time for prompts.
     #[arg(long, value_name = "TOK/S", requires = "tok_s")]
     prompt_tok_s: Option<f64>,
+    /// The number of devices, the workload and the machine of a plan: what `bench capacity
+    /// --format json` wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tok_s", "workload", "hybrid"])]
+    capacity: Option<PathBuf>,
     #[command(flatten)]
     split: split::SplitArgs,
     /// Writes the charts into this folder, as SVG and PNG.

@@ -30,6 +30,10 @@ pub struct ReportArgs {
     /// one word, such as '--workload chat-team --device rtx-5090 --model qwen3-8b --against X/Y'.
     #[arg(long, value_name = "ARGS", requires = "out", allow_hyphen_values = true)]
     cost: Option<String>,
+    /// Add how many machines serve so many users: the arguments of `bench capacity`, as one word, such
+    /// as '--users 40 --workload chat --model qwen3-8b --device rtx-4090'.
+    #[arg(long, value_name = "ARGS", requires = "out", allow_hyphen_values = true)]
+    capacity: Option<String>,
     /// Show the names that people gave to machines; otherwise hardware stands for them.
     #[arg(long, requires = "out")]
     with_host_names: bool,

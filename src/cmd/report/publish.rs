@@ -10,7 +10,7 @@ use crate::record::write_whole;
 use crate::report::html::Html;
 use crate::report::markdown::Markdown;
 use crate::report::publish::{self, Contents, Source};
-use crate::report::{Render, Report};
+use crate::report::{Render, Report, Section};
 
 use super::{ReportArgs, cost, fit, read_folder};
 
@@ -25,7 +25,7 @@ pub fn write(args: &ReportArgs, folder: &Path) -> anyhow::Result<()> {
     let contents = Contents {
         title: args.title.clone(),
         fit: fit::sections(&sources, &args.results, args.with_host_names)?,
-        cost: args.cost.as_deref().map_or_else(|| Ok(cost::missing()), cost::sections)?,
+        cost: decided(args)?,
         with_host_names: args.with_host_names,
         command: command(args, folder),
         sources,
@@ -45,6 +45,17 @@ pub fn write(args: &ReportArgs, folder: &Path) -> anyhow::Result<()> {
     write_whole(&page, &rendered(&Html, &report)?)?;
     println!("{}", page.display());
     Ok(())
+}
+
+/// What is decided from the results: how many machines, and what they cost.
+fn decided(args: &ReportArgs) -> anyhow::Result<Vec<Section>> {
+    let mut sections = match &args.capacity {
+        Some(arguments) => crate::cmd::capacity::sections(arguments)
+            .with_context(|| format!("--capacity '{arguments}'"))?,
+        None => Vec::new(),
+    };
+    sections.extend(args.cost.as_deref().map_or_else(|| Ok(cost::missing()), cost::sections)?);
+    Ok(sections)
 }
 
 fn rendered(form: &dyn Render, report: &Report) -> anyhow::Result<Vec<u8>> {
@@ -89,6 +100,9 @@ fn command(args: &ReportArgs, folder: &Path) -> String {
     if let Some(cost) = &args.cost {
         words.extend(["--cost".to_owned(), cost.clone()]);
     }
+    if let Some(capacity) = &args.capacity {
+        words.extend(["--capacity".to_owned(), capacity.clone()]);
+    }
     if args.with_host_names {
         words.push("--with-host-names".to_owned());
     }
@@ -110,6 +124,7 @@ mod tests {
             results: vec!["results/2026-11-21-x".into(), "Ada's results".into()],
             out: None,
             title: None,
+            capacity: None,
             cost: Some("--workload chat-team --rent 'runpod/H100 PCIe 80GB'".to_owned()),
             with_host_names: true,
             format: crate::cmd::run::Format::Table,

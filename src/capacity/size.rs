@@ -1,0 +1,297 @@
+//! How many devices a load needs under an objective: the smallest number that keeps it with
+//! confidence, found by bisection from a bound that the mean work gives.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::ensure;
+
+use super::demand::{Demand, Who};
+use super::engine::Engine;
+use super::outcome::Outcome;
+use super::simulate::{Fleet, Routing, Span, simulate};
+use crate::metrics::Limits;
+use crate::units::{Nanos, Share};
+use crate::workload::{self, Arrivals, Limit, Recorded, Source};
+
+/// Requests of the first look at a fleet, and how often four times as many are asked where these
+/// leave it open whether the objective is kept.
+const LOOK: u64 = 2000;
+const LOOKS: u32 = 3;
+/// Requests that are each served alone, to see what no number of devices can better.
+const ALONE: u32 = 400;
+/// Seconds between requests that are served alone.
+const APART: f64 = 1e5;
+
+/// What is promised, and how the devices share the work.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// The limits of a request.
+    pub limits: Limits,
+    /// The share of the requests that keep all of them: the lower end of its interval must reach
+    /// this.
+    pub attainment: Share,
+    /// How requests are shared out.
+    pub routing: Routing,
+    /// Devices that are there already and work beside those that are counted.
+    pub beside: Vec<Engine>,
+    /// The most devices that are tried.
+    pub most: u32,
+    /// Seeds all arrivals and lengths; the same for every fleet, so that their luck is the same.
+    pub seed: u64,
+}
+
+/// A fleet under a load.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// Devices that are counted.
+    pub count: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether the objective is kept with confidence.
+    pub kept: bool,
+}
+
+/// How many devices it takes.
+#[derive(Clone, Debug)]
+pub enum Size {
+    /// So many, and one fewer is too few.
+    Enough(Tried),
+    /// More than the objective lets be tried.
+    TooMany(Tried),
+    /// No number would do: a request that is served alone misses it.
+    Never(Tried),
+}
+
+impl Size {
+    /// The number, where there is one.
+    pub fn count(&self) -> Option<u32> {
+        if let Self::Enough(tried) = self { Some(tried.count) } else { None }
+    }
+}
+
+impl Objective {
+    /// `count` devices of `engine` beside those that are there.
+    pub fn fleet(&self, engine: &Engine, count: u32) -> Fleet {
+        let mut engines = self.beside.clone();
+        engines.extend(std::iter::repeat_n(engine.clone(), count as usize));
+        Fleet { engines, routing: self.routing }
+    }
+
+    /// Whether this many devices keep the objective.
+    pub fn try_count(&self, engine: &Engine, count: u32, demand: &Demand) -> anyhow::Result<Tried> {
+        let (outcome, kept) = self.judge(&self.fleet(engine, count), demand)?;
+        Ok(Tried { count, outcome, kept })
+    }
+
+    /// Simulates until the interval of the attainment leaves no doubt, or long enough.
+    fn judge(&self, fleet: &Fleet, demand: &Demand) -> anyhow::Result<(Outcome, bool)> {
+        // All that comes is as in the busiest hour.
+        let busiest = Demand { profile: None, ..demand.clone() };
+        let mut requests = LOOK;
+        let mut run_up = LOOK / 4;
+        if let Who::Users { users } = demand.who {
+            requests = requests.max(4 * u64::from(users));
+            run_up = run_up.max(2 * u64::from(users));
+        }
+        let is_trace = matches!(demand.who, Who::Trace { .. });
+        if is_trace {
+            (requests, run_up) = (demand.mix.trace.len() as u64, 0);
+        }
+        for look in 1.. {
+            let span = Span { run_up, requests, time: None, day_second: 0.0, bins: 0 };
+            let outcome = simulate(fleet, &busiest, &self.limits, &span, self.seed)?;
+            let interval = outcome.attainment_interval();
+            let sure = interval.is_some_and(|i| i.low >= self.attainment.0);
+            let out = interval.is_none_or(|i| i.high < self.attainment.0);
+            if outcome.overload.is_some() || sure || out || look == LOOKS || is_trace {
+                let kept = sure && outcome.overload.is_none();
+                return Ok((outcome, kept));
+            }
+            requests *= 4;
+        }
+        unreachable!("the loop above ends with its last look")
+    }
+
+    /// What requests get that each have a device of their own.
+    pub fn alone(&self, engine: &Engine, demand: &Demand) -> anyhow::Result<Tried> {
+        let mut demand = Demand { profile: None, ..demand.clone() };
+        let apart = |i: usize| Nanos::from_seconds(i as f64 * APART);
+        if matches!(demand.who, Who::Trace { .. }) {
+            let every = demand.mix.trace.len().div_ceil(ALONE as usize);
+            let rows = demand.mix.trace.iter().step_by(every).enumerate();
+            demand.mix.trace = rows.map(|(i, row)| Recorded { start: apart(i), ..*row }).collect();
+            demand.who = Who::Trace { speed: 1.0 };
+        } else {
+            let arrivals = Arrivals::Constant;
+            demand.who = Who::Rate { per_second: 1.0 / APART, arrivals };
+        }
+        let fleet = Fleet { engines: vec![engine.clone()], routing: self.routing };
+        let requests = u64::from(ALONE);
+        let span = Span { run_up: 0, requests, time: None, day_second: 0.0, bins: 0 };
+        let outcome = simulate(&fleet, &demand, &self.limits, &span, self.seed)?;
+        let interval = outcome.attainment_interval();
+        let kept = interval.is_some_and(|i| i.high >= self.attainment.0);
+        Ok(Tried { count: 1, outcome, kept })
+    }
+
+    /// The smallest number of devices that keeps the objective; `guess` is tried first.
+    pub fn size(
+        &self,
+        engine: &Engine,
+        demand: &Demand,
+        guess: Option<u32>,
+    ) -> anyhow::Result<Size> {
+        check(demand)?;
+        let alone = self.alone(engine, demand)?;
+        if !alone.kept {
+            return Ok(Size::Never(alone));
+        }
+        let least = if self.beside.is_empty() { self.least(engine, demand)? } else { 0 };
+        if least > self.most {
+            return Ok(Size::TooMany(self.try_count(engine, self.most, demand)?));
+        }
+        if !self.beside.is_empty() && self.try_count(engine, 0, demand)?.kept {
+            return Ok(Size::Enough(self.try_count(engine, 0, demand)?));
+        }
+        // Too few, and enough.
+        let mut low = least.saturating_sub(1);
+        let mut enough: Option<Tried> = None;
+        let mut next = guess.unwrap_or(least).clamp(low + 1, self.most);
+        let mut missed = None;
+        while enough.as_ref().is_none_or(|tried| tried.count > low + 1) {
+            let tried = self.try_count(engine, next, demand)?;
+            if tried.kept {
+                enough = Some(tried);
+            } else {
+                low = next;
+                missed = Some(tried);
+            }
+            next = match &enough {
+                // A guess that does is likely right: its neighbour decides.
+                Some(tried) if guess == Some(tried.count) && low + 1 < tried.count => {
+                    tried.count - 1
+                }
+                Some(tried) => low + (tried.count - low) / 2,
+                None if low >= self.most => break,
+                None => (low * 2).clamp(low + 1, self.most),
+            };
+        }
+        Ok(match (enough, missed) {
+            (Some(tried), _) => Size::Enough(tried),
+            (None, Some(tried)) => Size::TooMany(tried),
+            (None, None) => Size::TooMany(self.try_count(engine, self.most, demand)?),
+        })
+    }
+
+    /// A number of devices below which the objective cannot be kept, from mean work alone: each
+    /// token at the best that any batch makes of it, and users who wait as long as they may.
+    pub fn least(&self, engine: &Engine, demand: &Demand) -> anyhow::Result<u32> {
+        let mix = &demand.mix;
+        let source = match demand.who {
+            Who::Trace { .. } => Source::Trace(mix.trace.clone()),
+            _ => Source::ClosedLoop { users: 1, think: Nanos(0) },
+        };
+        let requests = mix.asked(source, Limit::Requests(1000)).plan(self.seed)?;
+        let count = requests.len() as f64;
+        let mean = |of: &dyn Fn(&workload::Planned) -> f64| {
+            requests.iter().map(of).sum::<f64>() / count.max(1.0)
+        };
+        let own = mean(&|r| {
+            let known = if engine.reuses_prefix { r.repeated_tokens.0 } else { 0 };
+            f64::from(r.prompt_tokens.0.saturating_sub(known))
+        });
+        let answer = mean(&|r| f64::from(r.new_tokens.0));
+        let cached = mean(&|r| f64::from(r.prompt_tokens.0));
+        let step = &engine.step;
+        let numbers = |curve: &super::step::Curve, most: u32| {
+            let points = curve.points().iter().map(|point| point.0);
+            let inside = points.filter(|n| *n >= 1.0 && *n < f64::from(most));
+            inside.chain([1.0, f64::from(most.max(1))]).collect::<Vec<_>>()
+        };
+        let least = |times: Vec<f64>| times.into_iter().fold(f64::INFINITY, f64::min).max(0.0);
+        let prompts = numbers(&step.prompt, engine.step_tokens).into_iter();
+        let prompt = least(prompts.map(|n| step.prompt.at(n) / n).collect());
+        let together = numbers(&step.decode, engine.sequences).into_iter();
+        let token = least(together.map(|n| step.decode.at(n) / n).collect());
+        // A step with prompts computes a token of every other sequence as one of theirs.
+        let with_prompts = own / f64::from(engine.step_tokens) + 2.0;
+        let further = (answer - 1.0).max(0.0);
+        let beside = further.min(with_prompts * f64::from(engine.sequences));
+        let work = own * prompt
+            + beside * prompt.min(token)
+            + (further - beside) * token
+            + further * step.cached_token * cached;
+
+        // The longest that a request may take and still keep its limits.
+        let all = f64::from(engine.sequences);
+        let slowest = step.decode.at(all)
+            + step.cached_token * engine.cache_tokens() as f64
+            + step.prompt.at(f64::from(engine.step_tokens));
+        let seconds = |limit: Option<Nanos>| limit.map(Nanos::seconds);
+        let each = seconds(self.limits.tpot).map_or(slowest, |limit| limit.min(slowest));
+        let by_token = seconds(self.limits.ttft).map(|ttft| ttft + answer * each);
+        let by_end = seconds(self.limits.end_to_end);
+        let Some(allowed) = [by_token, by_end].into_iter().flatten().reduce(f64::min) else {
+            return Ok(1);
+        };
+        let per_second = match demand.who {
+            Who::Users { users } => f64::from(users) / (mix.think.seconds() + allowed),
+            Who::Rate { per_second, .. } => per_second * f64::from(mix.turns),
+            Who::Trace { speed } => {
+                let starts = mix.trace.iter().map(|row| row.start.seconds());
+                let (first, last) = starts
+                    .fold((f64::INFINITY, 0.0_f64), |(a, b), start| (a.min(start), b.max(start)));
+                mix.trace.len() as f64 / ((last - first).max(0.0) / speed + allowed)
+            }
+        };
+        // The share that may miss need not be served at all.
+        let needed = per_second * self.attainment.0 * work;
+        Ok(needed.ceil().clamp(1.0, f64::from(u32::MAX)) as u32)
+    }
+}
+
+/// Refuses what no simulation can begin with.
+fn check(demand: &Demand) -> anyhow::Result<()> {
+    match demand.who {
+        Who::Users { users } => ensure!(users > 0, "0 users ask nothing; state at least one"),
+        Who::Rate { per_second, .. } => ensure!(
+            per_second > 0.0 && per_second.is_finite(),
+            "a rate of {per_second} requests a second asks nothing; state one above 0"
+        ),
+        Who::Trace { speed } => {
+            ensure!(speed > 0.0 && speed.is_finite(), "a trace cannot be played at {speed} times");
+            ensure!(!demand.mix.trace.is_empty(), "the trace has no request");
+        }
+    }
+    Ok(())
+}
+
+/// What `of` makes of each number below `count`, in their order, shared out to `threads` threads.
+pub fn in_parallel<T: Send>(
+    count: usize,
+    threads: usize,
+    of: impl Fn(usize) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let found: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::with_capacity(count));
+    let work = || {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                break;
+            }
+            let made = of(i);
+            found.lock().expect("no thread panics while it holds the lock").push((i, made));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.clamp(1, count.max(1)) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut found = found.into_inner().expect("no thread panicked");
+    found.sort_by_key(|(i, _)| *i);
+    found.into_iter().map(|(_, made)| made).collect()
+}

@@ -1,0 +1,235 @@
+//! The search for the number of devices, against loads whose answer is known.
+
+use crate::capacity::{
+    Cause, Curve, Demand, Engine, Missed, Objective, Routing, Size, StepTime, Who, in_parallel,
+};
+use crate::metrics::Limits;
+use crate::units::{Nanos, Share, Tokens};
+use crate::workload::{Arrivals, Length, Mix};
+
+fn seconds(seconds: f64) -> Option<Nanos> {
+    Some(Nanos::from_seconds(seconds))
+}
+
+/// Steps of 10 ms alone, of 17.5 ms with 16 sequences; 2,000 prompt tokens a second.
+fn step() -> StepTime {
+    StepTime {
+        decode: Curve::new(vec![(1.0, 0.010), (16.0, 0.0175)]).unwrap(),
+        cached_token: 0.0,
+        prompt: Curve::new(vec![(0.0, 0.010), (2000.0, 1.010)]).unwrap(),
+        pair: 0.0,
+        both: 0.0,
+        beside: 0.0,
+        entry: 0.0,
+    }
+}
+
+fn engine() -> Engine {
+    Engine::llama_server(step(), 8, Tokens(2048))
+}
+
+fn users(users: u32) -> Demand {
+    let mix = Mix {
+        prompt: Length::Fixed(Tokens(200)),
+        answer: Length::Fixed(Tokens(100)),
+        turns: 1,
+        think: Nanos(10_000_000_000),
+        context: Tokens(2048),
+        trace: Vec::new(),
+    };
+    Demand { mix, who: Who::Users { users }, profile: None }
+}
+
+fn objective(ttft: f64) -> Objective {
+    Objective {
+        limits: Limits { ttft: seconds(ttft), tpot: None, end_to_end: None },
+        attainment: Share(0.95),
+        routing: Routing::LeastLoaded,
+        beside: Vec::new(),
+        most: 64,
+        seed: 1,
+    }
+}
+
+fn enough(size: Size) -> u32 {
+    size.count().unwrap_or_else(|| panic!("{size:?}"))
+}
+
+#[test]
+fn the_number_found_is_enough_and_one_fewer_is_not() {
+    let objective = objective(1.0);
+    for asked in [10, 60, 250, 700] {
+        let demand = users(asked);
+        let found = enough(objective.size(&engine(), &demand, None).unwrap());
+        let kept = |count| objective.try_count(&engine(), count, &demand).unwrap().kept;
+        assert!(kept(found), "{asked}: {found}");
+        assert!(found == 1 || !kept(found - 1), "{asked}: {found}");
+    }
+}
+
+#[test]
+fn the_bound_of_the_mean_work_is_never_above_the_number_found() {
+    let demands = [users(3), users(100), users(500)];
+    for limits in [(0.4, None), (5.0, None), (5.0, seconds(0.03)), (60.0, None)] {
+        let mut objective = objective(limits.0);
+        objective.limits.tpot = limits.1;
+        for demand in &demands {
+            let bound = objective.least(&engine(), demand).unwrap();
+            let found = enough(objective.size(&engine(), demand, None).unwrap());
+            assert!(bound <= found, "{limits:?} {demand:?}: {bound} > {found}");
+        }
+    }
+    // And it is of use: 40 requests a second cannot be served by a handful.
+    let who = Who::Rate { per_second: 40.0, arrivals: Arrivals::Poisson };
+    let demand = Demand { who, ..users(1) };
+    let bound = objective(1.0).least(&engine(), &demand).unwrap();
+    let found = enough(objective(1.0).size(&engine(), &demand, None).unwrap());
+    assert!(bound > 4 && bound <= found, "{bound} {found}");
+}
+
+#[test]
+fn a_guess_changes_the_way_and_not_the_answer() {
+    let objective = objective(1.0);
+    let demand = users(250);
+    let found = enough(objective.size(&engine(), &demand, None).unwrap());
+    for guess in [1, found - 1, found, found + 1, 64] {
+        let guessed = enough(objective.size(&engine(), &demand, Some(guess)).unwrap());
+        assert_eq!(guessed, found, "guess {guess}");
+    }
+}
+
+#[test]
+fn a_request_that_is_too_slow_alone_is_too_slow_on_any_number() {
+    // 200 prompt tokens take 110 ms.
+    let size = objective(0.1).size(&engine(), &users(40), None).unwrap();
+    let Size::Never(alone) = size else { panic!("{size:?}") };
+    assert_eq!(alone.outcome.met, 0);
+    let of_ttft = alone.outcome.ttft.percentile(50.0).unwrap().seconds();
+    assert!((of_ttft - 0.11).abs() < 0.002, "{of_ttft}");
+}
+
+#[test]
+fn more_than_may_be_tried_is_told() {
+    let few = Objective { most: 2, ..objective(1.0) };
+    let size = few.size(&engine(), &users(2000), None).unwrap();
+    let Size::TooMany(tried) = size else { panic!("{size:?}") };
+    assert_eq!(tried.count, 2);
+    assert!(!tried.kept);
+}
+
+#[test]
+fn nobody_and_nothing_are_refused() {
+    let objective = objective(1.0);
+    let rate = |per_second| Who::Rate { per_second, arrivals: Arrivals::Poisson };
+    for who in [Who::Users { users: 0 }, rate(0.0), rate(f64::NAN), Who::Trace { speed: 1.0 }] {
+        let demand = Demand { who, ..users(1) };
+        assert!(objective.size(&engine(), &demand, None).is_err(), "{who:?}");
+    }
+}
+
+#[test]
+fn a_rate_beyond_the_service_is_overload_and_more_devices_cure_it() {
+    let objective = objective(1.0);
+    let who = Who::Rate { per_second: 20.0, arrivals: Arrivals::Poisson };
+    let demand = Demand { who, ..users(1) };
+    let one = objective.try_count(&engine(), 1, &demand).unwrap();
+    assert!(one.outcome.overload.is_some() && !one.kept);
+    assert!(enough(objective.size(&engine(), &demand, None).unwrap()) > 3);
+}
+
+#[test]
+fn devices_that_are_there_make_fewer_necessary() {
+    let alone = objective(1.0);
+    let demand = users(250);
+    let without = enough(alone.size(&engine(), &demand, None).unwrap());
+    let slower = Engine {
+        step: StepTime { decode: Curve::flat(0.030), ..step() },
+        ..Engine::llama_server(step(), 4, Tokens(2048))
+    };
+    let beside = Objective { beside: vec![slower.clone(), slower], ..alone };
+    let with = enough(beside.size(&engine(), &demand, None).unwrap());
+    assert!(with < without && with > 0, "{with} beside two, {without} alone");
+    // Enough of them need nothing more.
+    let many = Objective { beside: vec![engine(); without as usize], ..beside };
+    assert_eq!(enough(many.size(&engine(), &demand, None).unwrap()), 0);
+}
+
+#[test]
+fn what_is_carried_is_kept_and_what_breaks_is_not() {
+    let objective = objective(1.0);
+    let demand = users(60);
+    let count = enough(objective.size(&engine(), &demand, None).unwrap());
+    let growth = objective.growth(&engine(), count, &demand).unwrap();
+    let carries = growth.carries.unwrap();
+    let (breaks, what) = growth.breaks.unwrap();
+    assert!((1.0..2.0).contains(&carries), "{carries}");
+    // By one user.
+    assert!((breaks - carries) * 60.0 < 1.5 + carries * 60.0 * 0.02, "{carries} {breaks}");
+    let kept = |factor| objective.try_count(&engine(), count, &demand.scaled(factor)).unwrap().kept;
+    assert!(kept(carries) && !kept(breaks));
+    // Eight slots and no other limit: what waits waits for one of them.
+    assert_eq!((what.missed, what.cause), (Missed::FirstToken, Cause::SlotsTaken));
+}
+
+#[test]
+fn a_full_queue_and_long_steps_break_in_their_own_way() {
+    let mut objective = objective(30.0);
+    let short = Engine { queue: Some(2), ..engine() };
+    let tried = objective.try_count(&short, 1, &users(400)).unwrap();
+    let what = super::super::Break::of(&tried.outcome, &[short]);
+    assert_eq!(what.missed, Missed::Refused);
+    // 16 sequences take 17.5 ms a step: too long, though none waits.
+    objective.limits = Limits { ttft: None, tpot: seconds(0.012), end_to_end: None };
+    let wide = Engine::llama_server(step(), 64, Tokens(2048));
+    let tried = objective.try_count(&wide, 1, &users(150)).unwrap();
+    let what = super::super::Break::of(&tried.outcome, &[wide]);
+    assert_eq!((what.missed, what.cause), (Missed::PerToken, Cause::StepsLong));
+}
+
+#[test]
+fn the_answer_is_the_same_with_any_number_of_threads() {
+    let objective = objective(1.0);
+    let answers = |threads| {
+        in_parallel(6, threads, |i| {
+            let demand = users(20 + 30 * i as u32);
+            let size = objective.size(&engine(), &demand, None).unwrap();
+            let Size::Enough(tried) = size else { panic!("{size:?}") };
+            let o = tried.outcome;
+            (tried.count, o.met, o.asked, o.ttft.percentile(95.0), o.busy.to_bits())
+        })
+    };
+    let one = answers(1);
+    assert_eq!(one, answers(2));
+    assert_eq!(one, answers(7));
+}
+
+#[test]
+fn longer_prompts_are_longer_in_every_kind_of_length() {
+    let demand = users(4);
+    let longer = demand.with_longer_prompts(2.0);
+    assert_eq!(longer.mix.prompt, Length::Fixed(Tokens(400)));
+    assert_eq!(longer.mix.context, demand.mix.context);
+    assert_eq!(longer.mix.answer, demand.mix.answer);
+    for length in [
+        Length::Normal { mean: 100.0, deviation: 20.0 },
+        Length::LogNormal { median: 80.0, p95: 800.0 },
+        Length::Histogram(vec![(Tokens(10), 1.0), (Tokens(30), 3.0)]),
+    ] {
+        assert!((length.scaled(2.0).mean() / length.mean() - 2.0).abs() < 1e-9, "{length:?}");
+    }
+}
+
+#[test]
+fn a_conversation_that_stays_on_its_device_is_computed_once() {
+    // Six on each device, with its eight slots.
+    let mut demand = users(24);
+    demand.mix.turns = 4;
+    demand.mix.prompt = Length::Normal { mean: 200.0, deviation: 60.0 };
+    let outcome = |routing| {
+        let objective = Objective { routing, ..objective(1.0) };
+        objective.try_count(&engine(), 4, &demand).unwrap().outcome
+    };
+    let (spread, sticky) = (outcome(Routing::LeastLoaded), outcome(Routing::Sticky));
+    assert!(sticky.ttft.mean().unwrap() < spread.ttft.mean().unwrap());
+    assert_eq!(sticky.asked, spread.asked);
+}

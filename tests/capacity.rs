@@ -1,0 +1,307 @@
+//! `bench capacity` as a person runs it, and its plan in `bench cost`.
+
+use std::fs;
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn bench(args: &[&str]) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    Command::cargo_bin("bench")
+        .unwrap()
+        .args(args)
+        // No catalogue and no prices of the person who runs the tests.
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path())
+        .env_remove("BENCH_PRICES")
+        .env_remove("BENCH_CATALOG")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+fn answer(args: &[&str]) -> String {
+    let output = bench(args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn error(args: &[&str]) -> String {
+    let output = bench(args);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    let args = [args, &["--format=json"]].concat();
+    serde_json::from_str(&answer(&args)).unwrap()
+}
+
+const TEAM: &[&str] = &[
+    "capacity",
+    "--users=40",
+    "--workload=chat",
+    "--model=qwen3-8b",
+    "--device=rtx-4090,rtx-3090",
+    "--ttft=1s",
+];
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [TEAM, more].concat()
+}
+
+#[test]
+fn forty_people_are_told_which_machine_how_many_and_what_breaks() {
+    let out = answer(&with(&["--what-if"]));
+    let first = out.lines().nth(2).unwrap();
+    for words in ["rtx-4090", "40 users of chat", "TTFT 1.00 s for 95 %", "predicted", "a month"] {
+        assert!(first.contains(words), "{words}: {first}");
+    }
+    for words in [
+        "At the peak",
+        "It carries",
+        "breaks first",
+        "twice the load: 80 users",
+        "prompts twice as long",
+        "A day of",
+        "Seed 1",
+        "fit, qwen3-8b Q4_K_M with llama-server",
+        "assumed",
+    ] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    assert!(!out.contains("NaN") && !out.contains(" inf"), "{out}");
+}
+
+#[test]
+fn json_and_csv_say_the_same_with_units_in_their_names() {
+    let json = json(TEAM);
+    let csv = answer(&with(&["--format=csv"]));
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let headers = reader.headers().unwrap().clone();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let machines = json["machines"].as_array().unwrap();
+    assert_eq!((rows.len(), machines.len()), (2, 2));
+    for (row, machine) in rows.iter().zip(machines) {
+        let cell = |name: &str| &row[headers.iter().position(|header| header == name).unwrap()];
+        assert_eq!(cell("machine"), machine["machine"]);
+        assert_eq!(cell("devices"), machine["devices"].to_string());
+        assert_eq!(cell("ttft_s_p95"), machine["peak"]["ttft_s"]["p95"].to_string());
+        assert_eq!(cell("basis"), "predicted");
+        assert!(machine["peak"]["attainment_low"].as_f64().unwrap() >= 0.95);
+    }
+    // The cheapest first.
+    let usd = |i: usize| -> f64 {
+        machines[i]["owning"]["usd_per_month"].as_str().unwrap().parse().unwrap()
+    };
+    assert!(usd(0) <= usd(1));
+    assert_eq!(json["seed"], 1);
+    assert!(json["command"].as_str().unwrap().starts_with("bench capacity --users=40"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer_with_any_number_of_threads() {
+    let of = |threads: &str, seed: &str| {
+        let mut said = json(&with(&[threads, seed]));
+        said.as_object_mut().unwrap().remove("command");
+        said["plan"].as_object_mut().unwrap().remove("command");
+        said
+    };
+    let one = of("--threads=1", "--seed=7");
+    assert_eq!(one, of("--threads=3", "--seed=7"));
+    assert_ne!(one, of("--threads=3", "--seed=8"));
+}
+
+#[test]
+fn the_plan_feeds_bench_cost_and_both_count_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.json");
+    let team = ["--users=400", "--workload=chat", "--model=qwen3-8b", "--device=rtx-4090"];
+    let text = answer(&[&["capacity", "--ttft=1s", "--format=json"], &team[..]].concat());
+    fs::write(&path, &text).unwrap();
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    let devices = plan["plan"]["devices"].as_u64().unwrap();
+    assert!(devices > 2, "{devices}");
+    let flag = format!("--capacity={}", path.display());
+    let args = ["cost", &flag, "--against=openai/gpt-4o", "--draws=200", "--format=json"];
+    let cost: Value = serde_json::from_str(&answer(&args)).unwrap();
+    assert_eq!(cost["owning"]["devices"], devices);
+    assert_eq!(cost["machine"], "rtx-4090");
+    let month = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+    let planned = month(&plan["machines"][0]["owning"]["usd_per_month"]);
+    let priced = month(&cost["owning"]["total_per_month"]);
+    assert!((planned / priced - 1.0).abs() < 1e-6, "{planned} {priced}");
+    // Half of the requests need half of the devices.
+    let half = plan["plan"]["requests_per_day"].as_f64().unwrap() * 0.499;
+    let set = format!("--set=requests_per_day={half}");
+    let half: Value =
+        serde_json::from_str(&answer(&[&args[..], &[set.as_str()]].concat())).unwrap();
+    assert_eq!(half["owning"]["devices"], devices.div_ceil(2));
+    let other = error(&[&args[..2], &["--device=rtx-5090"]].concat());
+    assert!(other.contains("the plan is for 'rtx-4090'"), "{other}");
+}
+
+#[test]
+fn an_slo_that_no_device_can_meet_is_an_answer_with_its_reason_and_no_plan() {
+    let args = ["capacity", "--users=4", "--workload=rag", "--model=qwen3-8b", "--ttft=50ms"];
+    let args = [&args[..], &["--device=rtx-3090"]].concat();
+    let out = answer(&args);
+    for words in ["No number of rtx-3090", "a device to themselves", "95th percentile"] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let said = json(&args);
+    assert_eq!((&said["plan"], &said["machines"][0]["verdict"]), (&Value::Null, &"never".into()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.json");
+    fs::write(&path, said.to_string()).unwrap();
+    let none = error(&["cost", &format!("--capacity={}", path.display())]);
+    assert!(none.contains("has no plan to price: No number of rtx-3090"), "{none}");
+}
+
+#[test]
+fn overload_is_a_statement_and_a_full_queue_is_told() {
+    let rate = ["capacity", "--rate=50", "--workload=rag", "--model=qwen3-8b"];
+    let one = ["--device=rtx-4090", "--count=1"];
+    let out = answer(&[&rate[..], &one].concat());
+    for words in ["1 × rtx-4090 cannot serve 50.0 requests/s", "overloaded: ", "ended there"] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let args = [&rate[..], &one, &["--engine=ollama"]].concat();
+    let refused = json(&args)["machines"][0]["peak"]["refused"].as_u64().unwrap();
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn devices_that_are_there_already_make_fewer_necessary() {
+    let of = |more: &[&str]| {
+        let args = ["capacity", "--users=400", "--workload=chat", "--model=qwen3-8b"];
+        let said = json(&[&args[..], &["--device=rtx-4090"], more].concat());
+        said["machines"][0]["devices"].as_u64().unwrap()
+    };
+    assert!(of(&["--beside=rtx-5090,rtx-3090"]) < of(&[]));
+}
+
+#[test]
+fn a_trace_is_replayed_and_its_errors_name_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let good: String = std::iter::once("arrival_s,prompt_tokens,new_tokens\n".to_owned())
+        .chain((0..400).map(|i| format!("{},{},100\n", f64::from(i) * 0.5, 200 + i)))
+        .collect();
+    let good = write("good.csv", &good);
+    let args = ["capacity", "--model=qwen3-8b", "--device=rtx-4090", "--trace"];
+    let out = answer(&[&args[..], &[good.as_str()]].concat());
+    assert!(out.contains("1 × rtx-4090 serves the trace of recorded requests"), "{out}");
+    assert!(out.contains("The trace of 1 × rtx-4090"), "{out}");
+    for (name, text, wanted) in [
+        ("a.csv", "arrival_s,prompt_tokens,new_tokens\n1,10,10\n-2,10,10\n", "line 3"),
+        ("b.csv", "arrival_s,prompt_tokens,new_tokens\n1,10,99999999999\n", "line: 2"),
+        ("c.jsonl", "{\"timestamp\": 1, \"input_length\": 5}\n", "line 1"),
+        ("d.csv", "arrival_s,prompt_tokens,new_tokens\n1,0,10\n", "line 2"),
+        ("e.csv", "arrival_s,prompt_tokens,new_tokens\n", "no request"),
+        ("f.csv", "arrival_s,prompt_tokens,new_tokens\n1,4000000000,10\n", "context"),
+    ] {
+        let path = write(name, text);
+        let said = error(&[&args[..], &[path.as_str()]].concat());
+        assert!(said.contains(wanted), "{name}: {said}");
+    }
+    let lost = error(&[&args[..], &["nowhere.csv"]].concat());
+    assert!(lost.contains("cannot read 'nowhere.csv'"), "{lost}");
+}
+
+#[test]
+fn a_scenario_has_the_workload_the_objective_and_the_prices() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("team.toml");
+    let text = r#"
+[host]
+device = "rtx-4090"
+[[matrix]]
+engines = ["llama.cpp"]
+models = ["qwen3-8b"]
+quants = ["Q4_K_M"]
+points = [{ prompt_tokens = 512, new_tokens = 128 }]
+[slo]
+ttft_ms = 900
+[workload]
+preset = "chat-team"
+users = 30
+[prices]
+device_usd = 1234
+tariff = "DE"
+"#;
+    fs::write(&path, text).unwrap();
+    let said = json(&["capacity", path.to_str().unwrap()]);
+    assert_eq!(said["asked"]["who"], "30 users");
+    assert_eq!(said["asked"]["ttft_s"], 0.9);
+    assert_eq!(said["model"], "qwen3-8b Q4_K_M");
+    let machine = &said["machines"][0];
+    assert_eq!(machine["machine"], "rtx-4090");
+    assert!(machine["owning"]["price_source"].as_str().unwrap().ends_with("team.toml"));
+    let more = json(&["capacity", path.to_str().unwrap(), "--users=31", "--ttft=1s"]);
+    assert_eq!(
+        (&more["asked"]["who"], &more["asked"]["ttft_s"]),
+        (&"31 users".into(), &1.0.into())
+    );
+}
+
+#[test]
+fn charts_are_drawn_in_both_forms() {
+    let folder = tempfile::tempdir().unwrap();
+    answer(&with(&["--charts", folder.path().to_str().unwrap()]));
+    for name in ["capacity-latency", "capacity-day"] {
+        let svg = fs::read_to_string(folder.path().join(format!("{name}.svg"))).unwrap();
+        assert!(svg.contains("simulated"), "{svg}");
+        assert!(folder.path().join(format!("{name}.png")).metadata().unwrap().len() > 1000);
+    }
+}
+
+#[test]
+fn wrong_input_is_told_with_what_to_do() {
+    let base = ["capacity", "--model=qwen3-8b", "--device=rtx-4090"];
+    for (more, wanted) in [
+        (&["--workload=chat"][..], "who asks?"),
+        (&["--users=4"], "no workload: name one"),
+        (&["--users=0", "--workload=chat"], "0 is not in 1..=1000000"),
+        (&["--users=4", "--rate=1", "--workload=chat"], "cannot be used with"),
+        (&["--users=4", "--workload=chatt"], "did you mean 'chat'?"),
+        (&["--users=4", "--workload=chat", "--device=rtx-409"], "did you mean 'rtx-4090'"),
+        (&["--users=4", "--workload=chat", "--profile=ofice"], "did you mean 'office'?"),
+        (&["--users=4", "--workload=chat", "--profile=1,2"], "2 weights"),
+        (&["--users=4", "--workload=chat", "--ttft=1"], "write a time with its unit"),
+        (&["--users=4", "--workload=chat", "--attainment=95"], "write a share"),
+        (&["--users=4", "--workload=chat", "--context=999k"], "was made for 40,960"),
+        (&["--rate=-1", "--workload=chat"], "--rate -1 cannot be"),
+        (&["--rate=1", "--workload=chat", "--arrivals=bursts"], "bursts=2"),
+        (&["--users=4", "--workload=chat", "--engine=mlx", "--parallel=4"], "leave --parallel out"),
+        (&["--users=4", "--workload=chat", "--results=nowhere"], "nowhere"),
+        (&["--users=4", "--workload=chat", "--beside=h100-sxm-80gb", "--engine=vllm"], "--beside"),
+    ] {
+        let said = error(&[&base[..], more].concat());
+        assert!(said.contains(wanted), "{more:?}: {said}");
+    }
+}
+
+#[test]
+fn results_of_ones_own_are_simulated_as_measured() {
+    let folder = "results/2026-11-21-amd-epyc-2c-24g-capacity-proof";
+    let base = ["capacity", "--users=2", "--workload=chat", "--results", folder, "--ttft=20s"];
+    let asked = ["--engine=llama-server", "--quant=Q4_K_M"];
+    let said = json(&[&base[..], &asked].concat());
+    let machine = &said["machines"][0];
+    assert_eq!((&machine["basis"], &machine["verdict"]), (&"measured".into(), &"enough".into()));
+    let source = machine["sources"][0].as_str().unwrap();
+    for words in ["measured steps", folder, "held back", "in the median"] {
+        assert!(source.contains(words), "{words}: {source}");
+    }
+    // No price without the machine's name.
+    assert_eq!(machine["owning"], Value::Null);
+    let other = error(&[&base[..], &["--model=qwen3-8b"]].concat());
+    assert!(other.contains("they have qwen3-0.6b "), "{other}");
+}
