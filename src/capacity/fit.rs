@@ -366,10 +366,11 @@ mod tests {
 
     #[test]
     fn noise_and_steps_that_hang_do_not_move_them() {
-        let found = fit(&trials(0.02, 2), ROOM).unwrap();
+        // As noisy as vLLM's steps were, measured.
+        let found = fit(&trials(0.01, 3), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.02, "{found:#?}");
-        assert!((0.005..0.03).contains(&found.error_median), "{}", found.error_median);
-        assert!(found.error_p95.is_some_and(|p95| p95 > 0.02), "{:?}", found.error_p95);
+        assert!((0.003..0.02).contains(&found.error_median), "{}", found.error_median);
+        assert!(found.error_p95.is_some_and(|p95| p95 > 0.01), "{:?}", found.error_p95);
     }
 
     #[test]
