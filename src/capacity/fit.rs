@@ -88,6 +88,10 @@ pub fn pace(step: &StepTime, trial: &[Seen], room: Room) -> Option<Pace> {
 struct Knots {
     decode: Vec<f64>,
     prompt: Vec<f64>,
+    /// Whether a step with prompts alone was seen without a way to the engine: else the base of
+    /// the prompts' curve, the way and what both kinds take more cannot be told apart, and the last
+    /// of them counts as nothing.
+    apart: bool,
 }
 
 impl Knots {
@@ -112,7 +116,8 @@ impl Knots {
             "the prompts of these samples are all alike, so what a longer one costs is not known; \
              {REMEDY}"
         );
-        Ok(Self { decode, prompt })
+        let alone = |step: &Step| step.sequences == 0 && !step.from_idle;
+        Ok(Self { decode, prompt, apart: steps.iter().any(alone) })
     }
 
     /// The row of a step. Columns: the curve of generation, a cached token, the curve of prompts, a
@@ -133,10 +138,10 @@ impl Knots {
         columns.extend(prompt);
         columns.push(step.prompts.iter().map(|part| part.pairs).sum());
         let both = step.sequences > 0 && !step.prompts.is_empty();
-        columns.push(if both { 1.0 } else { 0.0 });
+        columns.push(if both && self.apart { 1.0 } else { 0.0 });
         columns.push(if both { sequences } else { 0.0 });
         columns.push(if step.from_idle { 1.0 } else { 0.0 });
-        Row { columns, value: step.seconds }
+        Row { columns, value: step.seconds, kind: usize::from(!step.prompts.is_empty()) }
     }
 
     fn step_time(&self, found: &[f64]) -> anyhow::Result<StepTime> {
@@ -241,7 +246,7 @@ mod tests {
             cached_token: 4e-6,
             prompt: curve(&[(1.0, 0.021), (32.0, 0.100), (256.0, 0.800)]),
             pair: 2e-7,
-            both: 0.003,
+            both: 0.0,
             beside: 0.0015,
             entry: 0.004,
         }
@@ -361,10 +366,11 @@ mod tests {
 
     #[test]
     fn noise_and_steps_that_hang_do_not_move_them() {
-        let found = fit(&trials(0.02, 2), ROOM).unwrap();
+        // As noisy as vLLM's steps were, measured.
+        let found = fit(&trials(0.01, 3), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.02, "{found:#?}");
-        assert!((0.005..0.03).contains(&found.error_median), "{}", found.error_median);
-        assert!(found.error_p95.is_some_and(|p95| p95 > 0.02), "{:?}", found.error_p95);
+        assert!((0.003..0.02).contains(&found.error_median), "{}", found.error_median);
+        assert!(found.error_p95.is_some_and(|p95| p95 > 0.01), "{:?}", found.error_p95);
     }
 
     #[test]

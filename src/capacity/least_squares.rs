@@ -5,11 +5,19 @@
 pub(super) struct Row {
     pub columns: Vec<f64>,
     pub value: f64,
+    /// Rows of a kind are odd by the measure of their own kind.
+    pub kind: usize,
 }
 
 /// Where the influence of a row stops to grow, in standard deviations: 95 % as efficient as least
 /// squares on normal noise (Huber 1964).
 const HUBER: f64 = 1.345;
+
+/// Kinds of rows.
+pub(super) const KINDS: usize = 2;
+
+/// No clock of steps is better than this: an error within it is none.
+const LEAST: f64 = 0.002;
 
 /// From a median absolute deviation to the standard deviation of a normal distribution.
 const NORMAL: f64 = 1.4826;
@@ -20,10 +28,10 @@ pub(super) fn non_negative(rows: &[Row]) -> Vec<f64> {
     let mut found = weighted(rows, &weights);
     for _ in 0..20 {
         let errors: Vec<f64> = rows.iter().map(|row| relative_error(row, &found)).collect();
-        let sizes: Vec<f64> = errors.iter().map(|error| error.abs()).collect();
-        let scale = crate::stats::median(&sizes).unwrap_or(0.0) * NORMAL;
-        for (weight, size) in weights.iter_mut().zip(sizes) {
-            *weight = if size <= HUBER * scale { 1.0 } else { HUBER * scale / size };
+        let scales: Vec<f64> = (0..KINDS).map(|kind| scale(rows, &errors, kind)).collect();
+        for ((weight, row), error) in weights.iter_mut().zip(rows).zip(&errors) {
+            let most = HUBER * scales[row.kind];
+            *weight = if error.abs() <= most { 1.0 } else { most / error.abs() };
         }
         let next = weighted(rows, &weights);
         let moved = next.iter().zip(&found).any(|(a, b)| (a - b).abs() > 1e-9 * b.abs());
@@ -33,6 +41,13 @@ pub(super) fn non_negative(rows: &[Row]) -> Vec<f64> {
         }
     }
     found
+}
+
+/// How far rows of a kind are usually off.
+fn scale(rows: &[Row], errors: &[f64], kind: usize) -> f64 {
+    let of_kind = rows.iter().zip(errors).filter(|(row, _)| row.kind == kind);
+    let sizes: Vec<f64> = of_kind.map(|(_, error)| error.abs()).collect();
+    (crate::stats::median(&sizes).unwrap_or(0.0) * NORMAL).max(LEAST)
 }
 
 /// What `row`'s value is above the coefficients' sum, relative to the value.
@@ -152,14 +167,14 @@ mod tests {
         let rows: Vec<Row> = (1..40)
             .map(|i| {
                 let a = f64::from(i);
-                Row { columns: vec![1.0, a, (a * 1.7).sin() + 1.0], value: 2.0 + 3.0 * a }
+                Row { columns: vec![1.0, a, (a * 1.7).sin() + 1.0], value: 2.0 + 3.0 * a, kind: 0 }
             })
             .collect();
         let found = non_negative(&rows);
         assert!((found[0] - 2.0).abs() < 1e-6 && (found[1] - 3.0).abs() < 1e-6, "{found:?}");
         assert!(found[2].abs() < 1e-6, "{found:?}");
         let falling: Vec<Row> = (1..40)
-            .map(|i| Row { columns: vec![1.0, f64::from(i)], value: 50.0 - f64::from(i) })
+            .map(|i| Row { columns: vec![1.0, f64::from(i)], value: 50.0 - f64::from(i), kind: 1 })
             .collect();
         let found = non_negative(&falling);
         assert!(found[1] == 0.0 && found[0] > 10.0, "{found:?}");
@@ -171,7 +186,7 @@ mod tests {
             .map(|i| {
                 let a = f64::from(i % 17);
                 let odd = if i % 10 == 0 { 5.0 } else { 1.0 };
-                Row { columns: vec![1.0, a], value: (4.0 + a) * odd }
+                Row { columns: vec![1.0, a], value: (4.0 + a) * odd, kind: 0 }
             })
             .collect();
         let found = non_negative(&rows);
@@ -181,7 +196,7 @@ mod tests {
     #[test]
     fn nothing_is_found_in_nothing() {
         assert!(non_negative(&[]).is_empty());
-        let empty = [Row { columns: vec![0.0, 1.0], value: 3.0 }];
+        let empty = [Row { columns: vec![0.0, 1.0], value: 3.0, kind: 0 }];
         assert_eq!(non_negative(&empty)[0], 0.0);
     }
 }
