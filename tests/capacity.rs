@@ -1,31 +1,12 @@
 //! `bench capacity` as a person runs it, and its plan in `bench cost`.
 
+#[path = "common/at_home.rs"]
+mod at_home;
+
 use std::fs;
-use std::process::Output;
 
-use assert_cmd::Command;
+use at_home::{answer, bench};
 use serde_json::Value;
-
-fn bench(args: &[&str]) -> Output {
-    let home = tempfile::tempdir().unwrap();
-    Command::cargo_bin("bench")
-        .unwrap()
-        .args(args)
-        // No catalogue and no prices of the person who runs the tests.
-        .env("HOME", home.path())
-        .env("XDG_CONFIG_HOME", home.path())
-        .env_remove("BENCH_PRICES")
-        .env_remove("BENCH_CATALOG")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap()
-}
-
-fn answer(args: &[&str]) -> String {
-    let output = bench(args);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn error(args: &[&str]) -> String {
     let output = bench(args);

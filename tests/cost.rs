@@ -1,34 +1,17 @@
 //! `bench cost` and `bench prices` as a person runs them.
 
+#[path = "common/at_home.rs"]
+mod at_home;
 mod common;
 
 use std::fs;
 use std::process::Output;
 
 use assert_cmd::Command;
-
-fn bench(args: &[&str]) -> Output {
-    let home = tempfile::tempdir().unwrap();
-    Command::cargo_bin("bench")
-        .unwrap()
-        .args(args)
-        // No list of the person who runs the tests, and no results either.
-        .env("HOME", home.path())
-        .env("XDG_CONFIG_HOME", home.path())
-        .env_remove("BENCH_PRICES")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap()
-}
+use at_home::{answer, bench};
 
 fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn answer(args: &[&str]) -> String {
-    let output = bench(args);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    text(&output)
 }
 
 fn error(args: &[&str]) -> String {

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use super::demand::{Demand, Who};
 use crate::units::Nanos;
@@ -65,6 +65,7 @@ impl<'a> Asking<'a> {
         day_second: f64,
         seed: u64,
     ) -> anyhow::Result<Self> {
+        demand.check()?;
         ensure!(day_second.is_finite() && day_second >= 0.0, "a day has no second {day_second}");
         let mut asking = Self {
             demand,
@@ -82,7 +83,6 @@ impl<'a> Asking<'a> {
         };
         match demand.who {
             Who::Users { users } => {
-                ensure!(users > 0, "nobody asks: the number of users is 0");
                 asking.users = vec![None; users as usize];
                 for user in 0..u64::from(users) {
                     // People do not all begin at once.
@@ -92,20 +92,13 @@ impl<'a> Asking<'a> {
                 }
             }
             Who::Rate { per_second, arrivals } => {
-                let sound = per_second.is_finite() && per_second > 0.0;
-                ensure!(sound, "{per_second} requests a second; a rate is above 0");
-                if let Arrivals::Gamma { variation } = arrivals {
-                    let sound = variation.is_finite() && variation > 0.0;
-                    ensure!(sound, "bursts of variation {variation}; it is above 0");
-                }
                 asking.next = Some(0.0);
                 asking.step_open(per_second, arrivals);
             }
             Who::Trace { speed } => {
-                ensure!(speed.is_finite() && speed > 0.0, "a trace cannot go at {speed} times");
                 asking.recorded = demand.mix.trace.clone();
                 asking.recorded.sort_by_key(|row| row.start);
-                let first = asking.recorded.first().context("the trace has no requests")?.start;
+                let first = asking.recorded.first().map_or(Nanos(0), |row| row.start);
                 for row in &mut asking.recorded {
                     row.start = Nanos(((row.start.0 - first.0) as f64 / speed) as u64);
                 }

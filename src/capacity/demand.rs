@@ -69,3 +69,27 @@ pub struct Demand {
     /// How the day goes; `None`: as in the busiest hour all the time.
     pub profile: Option<Profile>,
 }
+
+impl Demand {
+    /// Whether anybody asks; the lengths are checked where they are drawn.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match self.who {
+            Who::Users { users } => ensure!(users > 0, "0 users ask nothing; state at least one"),
+            Who::Rate { per_second, arrivals } => {
+                ensure!(
+                    per_second > 0.0 && per_second.is_finite(),
+                    "a rate of {per_second} requests a second asks nothing; state one above 0"
+                );
+                arrivals.check()?;
+            }
+            Who::Trace { speed } => {
+                ensure!(
+                    speed > 0.0 && speed.is_finite(),
+                    "a trace cannot be played at {speed} times"
+                );
+                ensure!(!self.mix.trace.is_empty(), "the trace has no request");
+            }
+        }
+        Ok(())
+    }
+}

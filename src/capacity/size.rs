@@ -4,8 +4,6 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::ensure;
-
 use super::demand::{Demand, Who};
 use super::engine::Engine;
 use super::outcome::Outcome;
@@ -142,7 +140,7 @@ impl Objective {
         demand: &Demand,
         guess: Option<u32>,
     ) -> anyhow::Result<Size> {
-        check(demand)?;
+        demand.check()?;
         let alone = self.alone(engine, demand)?;
         if !alone.kept {
             return Ok(Size::Never(alone));
@@ -151,8 +149,11 @@ impl Objective {
         if least > self.most {
             return Ok(Size::TooMany(self.try_count(engine, self.most, demand)?));
         }
-        if !self.beside.is_empty() && self.try_count(engine, 0, demand)?.kept {
-            return Ok(Size::Enough(self.try_count(engine, 0, demand)?));
+        if !self.beside.is_empty() {
+            let none = self.try_count(engine, 0, demand)?;
+            if none.kept {
+                return Ok(Size::Enough(none));
+            }
         }
         // Too few, and enough.
         let mut low = least.saturating_sub(1);
@@ -249,22 +250,6 @@ impl Objective {
         let needed = per_second * self.attainment.0 * work;
         Ok(needed.ceil().clamp(1.0, f64::from(u32::MAX)) as u32)
     }
-}
-
-/// Refuses what no simulation can begin with.
-fn check(demand: &Demand) -> anyhow::Result<()> {
-    match demand.who {
-        Who::Users { users } => ensure!(users > 0, "0 users ask nothing; state at least one"),
-        Who::Rate { per_second, .. } => ensure!(
-            per_second > 0.0 && per_second.is_finite(),
-            "a rate of {per_second} requests a second asks nothing; state one above 0"
-        ),
-        Who::Trace { speed } => {
-            ensure!(speed > 0.0 && speed.is_finite(), "a trace cannot be played at {speed} times");
-            ensure!(!demand.mix.trace.is_empty(), "the trace has no request");
-        }
-    }
-    Ok(())
 }
 
 /// What `of` makes of each number below `count`, in their order, shared out to `threads` threads.

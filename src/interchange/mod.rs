@@ -9,7 +9,6 @@ pub mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::compare::Metric;
-use crate::record::{Outcome, Record};
+use crate::record::{Outcome, Record, read_trials};
 use crate::stats::Summary;
 use crate::watch::{Mark, join_marks};
 
@@ -42,17 +41,7 @@ pub struct StatedTrial {
 
 /// The trials in a folder's `values.jsonl`.
 pub fn read_values(folder: &Path) -> anyhow::Result<Vec<StatedTrial>> {
-    let path = folder.join(VALUES);
-    let file =
-        std::fs::File::open(&path).with_context(|| format!("cannot read '{}'", path.display()))?;
-    BufReader::new(file)
-        .lines()
-        .enumerate()
-        .map(|(number, line)| {
-            let place = || format!("{}:{}: not a trial", path.display(), number + 1);
-            serde_json::from_str(&line.with_context(place)?).with_context(place)
-        })
-        .collect()
+    read_trials(&folder.join(VALUES))
 }
 
 /// A benchmark whose results can be taken over.

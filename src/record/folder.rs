@@ -123,18 +123,21 @@ impl Folder {
 
     /// The trials in the folder's `samples.jsonl`.
     pub fn read_trials<S: for<'de> Deserialize<'de>>(&self) -> anyhow::Result<Vec<Trial<S>>> {
-        let path = self.samples_path();
-        let file =
-            fs::File::open(&path).with_context(|| format!("cannot read '{}'", path.display()))?;
-        BufReader::new(file)
-            .lines()
-            .enumerate()
-            .map(|(number, line)| {
-                let place = || format!("{}:{}: not a trial", path.display(), number + 1);
-                serde_json::from_str(&line.with_context(place)?).with_context(place)
-            })
-            .collect()
+        read_trials(&self.samples_path())
     }
+}
+
+/// The trials of a file, one JSON object a line.
+pub fn read_trials<T: for<'de> Deserialize<'de>>(path: &Path) -> anyhow::Result<Vec<T>> {
+    let file = fs::File::open(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+    BufReader::new(file)
+        .lines()
+        .enumerate()
+        .map(|(number, line)| {
+            let place = || format!("{}:{}: not a trial", path.display(), number + 1);
+            serde_json::from_str(&line.with_context(place)?).with_context(place)
+        })
+        .collect()
 }
 
 /// Makes a new folder of these files and their checksums; where `name` exists already, a number is

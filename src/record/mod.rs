@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-pub use folder::{Folder, Trial, create_folder, write_whole};
+pub use folder::{Folder, Trial, create_folder, read_trials, write_whole};
 pub use sums::{SUMS, changed_files, write_sums};
 
 /// How a case ended.

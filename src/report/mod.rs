@@ -16,6 +16,9 @@ pub mod table;
 pub mod terminal;
 
 use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 
 use explorer::Explorer;
 use plot::Plot;
@@ -28,6 +31,23 @@ pub struct Report {
     pub title: String,
     /// Its parts, in order.
     pub sections: Vec<Section>,
+}
+
+impl Report {
+    /// Writes its charts into `folder`, as SVG and PNG; their files.
+    pub fn write_charts(&self, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
+        let mut written = Vec::new();
+        for figure in self.sections.iter().flat_map(|section| &section.figures) {
+            for ending in ["svg", "png"] {
+                let path = folder.join(format!("{}.{ending}", figure.name));
+                figure.plot.write(&path)?;
+                written.push(path);
+            }
+        }
+        Ok(written)
+    }
 }
 
 /// A heading with what stands below it.

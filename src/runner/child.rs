@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+#[cfg(unix)]
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::protocol::{Event, Job, PROTOCOL};
 use super::{Fault, Version};
@@ -65,14 +67,17 @@ pub fn end_with_signals() {
     });
 }
 
+/// The group that a runner with this process id leads.
+#[cfg(unix)]
+fn group(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
+}
+
 #[cfg(unix)]
 fn end_groups() -> ! {
-    use rustix::process::{
-        Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpid,
-    };
+    use rustix::process::{WaitOptions, test_kill_process_group, waitpid};
     let ids = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let pid = |id: &u32| i32::try_from(*id).ok().and_then(Pid::from_raw);
-    let groups: Vec<Pid> = ids.iter().filter_map(pid).collect();
+    let groups: Vec<Pid> = ids.iter().filter_map(|id| group(*id)).collect();
     for group in &groups {
         let _ = kill_process_group(*group, Signal::TERM);
     }
@@ -272,10 +277,8 @@ impl Child {
 
     fn kill_group(&self) {
         #[cfg(unix)]
-        if let Some(group) =
-            i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        if let Some(group) = group(self.process.id()) {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 

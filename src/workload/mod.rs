@@ -36,6 +36,18 @@ pub enum Arrivals {
     },
 }
 
+impl Arrivals {
+    /// Whether distances can be drawn from it.
+    pub fn check(self) -> anyhow::Result<()> {
+        match self {
+            Self::Gamma { variation } if !(variation > 0.0 && variation.is_finite()) => {
+                bail!("gamma arrivals need a variation above 0")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
@@ -222,14 +234,7 @@ impl Workload {
                 if !(*per_second > 0.0 && per_second.is_finite()) {
                     bail!("an open loop needs a rate above 0");
                 }
-                match arrivals {
-                    Arrivals::Gamma { variation }
-                        if !(*variation > 0.0 && variation.is_finite()) =>
-                    {
-                        bail!("gamma arrivals need a variation above 0")
-                    }
-                    _ => Ok(()),
-                }
+                arrivals.check()
             }
             _ => Ok(()),
         }

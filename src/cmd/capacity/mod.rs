@@ -102,7 +102,9 @@ pub fn run(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
             }
         }
         if let Some(folder) = &args.charts {
-            draw(&answer.report(), folder)?;
+            for path in answer.report().write_charts(folder)? {
+                eprintln!("chart: {}", path.display());
+            }
         }
         Ok(())
     })?;
@@ -117,19 +119,6 @@ fn quoted(word: String) -> String {
     }
     // A word with a NUL cannot have come from a command line.
     shlex::try_quote(&word).unwrap_or_default().into_owned()
-}
-
-fn draw(report: &Report, folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the folder '{}'", folder.display()))?;
-    for figure in report.sections.iter().flat_map(|section| &section.figures) {
-        for ending in ["svg", "png"] {
-            let path = folder.join(format!("{}.{ending}", figure.name));
-            figure.plot.write(&path)?;
-            eprintln!("chart: {}", path.display());
-        }
-    }
-    Ok(())
 }
 
 /// The flags of `bench capacity` as words.

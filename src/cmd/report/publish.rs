@@ -32,13 +32,7 @@ pub fn write(args: &ReportArgs, folder: &Path) -> anyhow::Result<()> {
     };
     let (report, csv) = publish::report(&contents)?;
     let charts = folder.join("charts");
-    fs::create_dir_all(&charts)
-        .with_context(|| format!("cannot make the folder '{}'", charts.display()))?;
-    for figure in report.sections.iter().flat_map(|section| &section.figures) {
-        for ending in ["svg", "png"] {
-            figure.plot.write(&charts.join(format!("{}.{ending}", figure.name)))?;
-        }
-    }
+    report.write_charts(&charts)?;
     write_whole(&folder.join("results.csv"), csv.as_bytes())?;
     write_whole(&folder.join("report.md"), &rendered(&Markdown, &report)?)?;
     let page = folder.join("index.html");
