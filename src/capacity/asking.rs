@@ -166,25 +166,27 @@ impl<'a> Asking<'a> {
         Asked { at, turn, asker }
     }
 
-    /// The request of `asker` has ended at `at`: they think, and ask on.
-    pub fn ended(&mut self, asker: Asker, at: f64) {
-        self.go_on(asker, at, self.demand.mix.think.seconds());
+    /// The request of `asker` has ended at `at`: they think, and ask on; whether they do.
+    pub fn ended(&mut self, asker: Asker, at: f64) -> bool {
+        self.go_on(asker, at, self.demand.mix.think.seconds())
     }
 
-    /// The request of `asker` was refused at `at`: who asks again does not do so at once.
-    pub fn refused(&mut self, asker: Asker, at: f64) {
-        self.go_on(asker, at, self.demand.mix.think.seconds().max(AGAIN));
+    /// The request of `asker` was refused at `at`: who asks again does not do so at once; whether
+    /// they do.
+    pub fn refused(&mut self, asker: Asker, at: f64) -> bool {
+        self.go_on(asker, at, self.demand.mix.think.seconds().max(AGAIN))
     }
 
-    fn go_on(&mut self, asker: Asker, at: f64, think: f64) {
+    fn go_on(&mut self, asker: Asker, at: f64, think: f64) -> bool {
         let next = match self.demand.who {
             Who::Users { .. } => self.present(asker, at + think),
             Who::Rate { .. } if self.between.contains_key(&asker) => at + think,
-            _ => return,
+            _ => return false,
         };
         if next <= self.until {
             self.due.push(Reverse((key(next), asker)));
         }
+        next <= self.until
     }
 
     /// No more requests come.

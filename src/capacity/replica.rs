@@ -120,6 +120,11 @@ impl<'a> Replica<'a> {
         }
     }
 
+    /// Sequences that it computes at once.
+    pub fn sequences(&self) -> u32 {
+        self.engine.sequences
+    }
+
     /// Requests for each of its sequences.
     pub fn load(&self) -> f64 {
         let all = self.waiting.len() + self.prompting.len() + self.decoding.len();

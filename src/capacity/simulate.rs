@@ -1,6 +1,8 @@
 //! The simulation: requests come, are routed to a device, wait, are computed step by step beside
 //! others, and end.
 
+use std::collections::HashMap;
+
 use anyhow::ensure;
 use serde::Serialize;
 
@@ -27,7 +29,8 @@ pub enum Routing {
     RoundRobin,
     /// The one with the fewest requests for its sequences, waiting or computed.
     LeastLoaded,
-    /// Always the same one for a user or a conversation, which then finds its cache.
+    /// A new conversation to the one with the fewest for its sequences; its further turns go there
+    /// too, to its cache.
     Sticky,
 }
 
@@ -81,6 +84,8 @@ pub fn simulate(
         asking,
         ledger: Ledger::new(limits, span, fleet.engines.len()),
         routing: fleet.routing,
+        homes: HashMap::new(),
+        talks: vec![0; fleet.engines.len()],
         turn: 0,
         run_up: span.run_up,
         to_ask: span.requests,
@@ -99,6 +104,9 @@ struct Simulation<'a> {
     asking: Asking<'a>,
     ledger: Ledger<'a>,
     routing: Routing,
+    /// Where conversations that go on began, and how many of them each device has.
+    homes: HashMap<Asker, usize>,
+    talks: Vec<u32>,
     /// The device whose turn it is.
     turn: usize,
     /// Requests that do not count yet.
@@ -154,20 +162,41 @@ impl Simulation<'_> {
         next
     }
 
-    fn route(&mut self, asker: Asker) -> usize {
+    fn route(&mut self, asked: &Asked) -> usize {
         let replica = match self.routing {
             Routing::RoundRobin => self.turn,
-            Routing::Sticky => (asker % self.replicas.len() as u64) as usize,
-            Routing::LeastLoaded => {
-                // Equals take turns.
-                let count = self.replicas.len();
-                let order = (0..count).map(|n| (self.turn + n) % count);
-                let load = |n: &usize| self.replicas[*n].load();
-                order.min_by(|a, b| load(a).total_cmp(&load(b))).unwrap_or(0)
-            }
+            Routing::LeastLoaded => self.least(|n| self.replicas[n].load()),
+            Routing::Sticky => self.home(asked),
         };
         self.turn = (self.turn + 1) % self.replicas.len();
         replica
+    }
+
+    fn home(&mut self, asked: &Asked) -> usize {
+        if asked.turn.repeated_tokens.0 > 0
+            && let Some(home) = self.homes.get(&asked.asker)
+        {
+            return *home;
+        }
+        self.leave_home(asked.asker);
+        let room = |n: usize| f64::from(self.replicas[n].sequences());
+        let home = self.least(|n| f64::from(self.talks[n] + 1) / room(n));
+        self.homes.insert(asked.asker, home);
+        self.talks[home] += 1;
+        home
+    }
+
+    fn leave_home(&mut self, asker: Asker) {
+        if let Some(home) = self.homes.remove(&asker) {
+            self.talks[home] -= 1;
+        }
+    }
+
+    /// The device with the least of `load`; equals take turns.
+    fn least(&self, load: impl Fn(usize) -> f64) -> usize {
+        let count = self.replicas.len();
+        let order = (0..count).map(|n| (self.turn + n) % count);
+        order.min_by(|a, b| load(*a).total_cmp(&load(*b))).unwrap_or(0)
     }
 
     fn arrive(&mut self, asked: Asked) {
@@ -185,7 +214,7 @@ impl Simulation<'_> {
                 self.asking.close();
             }
         }
-        let replica = self.route(asked.asker);
+        let replica = self.route(&asked);
         match self.replicas[replica].take(asked, place, &mut self.ledger) {
             Ok(()) => {
                 self.to_answer += u64::from(counts);
@@ -198,7 +227,9 @@ impl Simulation<'_> {
                         Refusal::TooLong => self.ledger.outcome.too_long += 1,
                     }
                 }
-                self.asking.refused(asked.asker, asked.at);
+                if !self.asking.refused(asked.asker, asked.at) {
+                    self.leave_home(asked.asker);
+                }
             }
         }
     }
@@ -206,9 +237,13 @@ impl Simulation<'_> {
     fn decide(&mut self, replica: usize) {
         self.replicas[replica].end(&mut self.ledger, &mut self.left);
         self.ends[replica] = self.replicas[replica].ends;
-        for left in self.left.drain(..) {
-            self.asking.ended(left.asker, left.at);
+        let mut gone = std::mem::take(&mut self.left);
+        for left in gone.drain(..) {
+            if !self.asking.ended(left.asker, left.at) {
+                self.leave_home(left.asker);
+            }
             self.to_answer -= u64::from(left.counted);
         }
+        self.left = gone;
     }
 }

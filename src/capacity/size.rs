@@ -16,8 +16,9 @@ use crate::workload::{self, Arrivals, Limit, Recorded, Source};
 /// leave it open whether the objective is kept.
 const LOOK: u64 = 2000;
 const LOOKS: u32 = 3;
-/// Requests that are each served alone, to see what no number of devices can better.
-const ALONE: u32 = 400;
+/// Requests of the first look at those that are each served alone, to see what no number of devices
+/// can better.
+const ALONE: u64 = 400;
 /// Seconds between requests that are served alone.
 const APART: f64 = 1e5;
 
@@ -111,26 +112,38 @@ impl Objective {
         unreachable!("the loop above ends with its last look")
     }
 
-    /// What requests get that each have a device of their own.
+    /// What requests get that each have a device of their own; kept where that may suffice.
     pub fn alone(&self, engine: &Engine, demand: &Demand) -> anyhow::Result<Tried> {
         let mut demand = Demand { profile: None, ..demand.clone() };
-        let apart = |i: usize| Nanos::from_seconds(i as f64 * APART);
-        if matches!(demand.who, Who::Trace { .. }) {
-            let every = demand.mix.trace.len().div_ceil(ALONE as usize);
-            let rows = demand.mix.trace.iter().step_by(every).enumerate();
-            demand.mix.trace = rows.map(|(i, row)| Recorded { start: apart(i), ..*row }).collect();
-            demand.who = Who::Trace { speed: 1.0 };
-        } else {
+        let is_trace = matches!(demand.who, Who::Trace { .. });
+        let recorded = std::mem::take(&mut demand.mix.trace);
+        if !is_trace {
             let arrivals = Arrivals::Constant;
             demand.who = Who::Rate { per_second: 1.0 / APART, arrivals };
         }
         let fleet = Fleet { engines: vec![engine.clone()], routing: self.routing };
-        let requests = u64::from(ALONE);
-        let span = Span { run_up: 0, requests, time: None, day_second: 0.0, bins: 0 };
-        let outcome = simulate(&fleet, &demand, &self.limits, &span, self.seed)?;
-        let interval = outcome.attainment_interval();
-        let kept = interval.is_some_and(|i| i.high >= self.attainment.0);
-        Ok(Tried { count: 1, outcome, kept })
+        let mut requests = ALONE;
+        for look in 1.. {
+            if is_trace {
+                let every = recorded.len().div_ceil(requests as usize).max(1);
+                let apart = |i: usize| Nanos::from_seconds(i as f64 * APART);
+                let rows = recorded.iter().step_by(every).enumerate();
+                demand.mix.trace =
+                    rows.map(|(i, row)| Recorded { start: apart(i), ..*row }).collect();
+                demand.who = Who::Trace { speed: 1.0 };
+            }
+            let span = Span { run_up: 0, requests, time: None, day_second: 0.0, bins: 0 };
+            let outcome = simulate(&fleet, &demand, &self.limits, &span, self.seed)?;
+            let interval = outcome.attainment_interval();
+            let kept = interval.is_some_and(|i| i.high >= self.attainment.0);
+            let sure = interval.is_some_and(|i| i.low >= self.attainment.0);
+            let is_all = is_trace && requests as usize >= recorded.len();
+            if sure || !kept || is_all || look == LOOKS {
+                return Ok(Tried { count: 1, outcome, kept });
+            }
+            requests *= 4;
+        }
+        unreachable!("the loop above ends with its last look")
     }
 
     /// The smallest number of devices that keeps the objective; `guess` is tried first.

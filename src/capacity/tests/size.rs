@@ -233,3 +233,28 @@ fn a_conversation_that_stays_on_its_device_is_computed_once() {
     assert!(sticky.ttft.mean().unwrap() < spread.ttft.mean().unwrap());
     assert_eq!(sticky.asked, spread.asked);
 }
+
+#[test]
+fn conversations_begin_where_there_is_room() {
+    // A sequence for each user, one of seventeen on the small device.
+    let mut demand = users(17);
+    demand.mix.turns = 4;
+    let small = Engine { sequences: 1, ..engine() };
+    let objective = Objective { routing: Routing::Sticky, beside: vec![small], ..objective(1.0) };
+    let outcome = objective.try_count(&engine(), 2, &demand).unwrap().outcome;
+    assert_eq!(outcome.met, outcome.asked);
+}
+
+#[test]
+fn an_objective_that_one_request_in_fourteen_misses_alone_is_never_kept() {
+    // 7 % of the prompts are long ones, each slow by itself.
+    let mut demand = users(10);
+    demand.mix.prompt = Length::Histogram(vec![(Tokens(10), 93.0), (Tokens(4000), 7.0)]);
+    let step = StepTime {
+        prompt: Curve::new(vec![(0.0, 0.01), (4000.0, 4.0)]).unwrap(),
+        ..StepTime::constant(0.01)
+    };
+    let engine = Engine::llama_server(step, 8, Tokens(8192));
+    let size = objective(1.0).size(&engine, &demand, None).unwrap();
+    assert!(matches!(size, Size::Never(_)));
+}

@@ -472,14 +472,18 @@ impl Answer<'_> {
             ));
         }
         let turns = asked.demand.mix.turns;
-        let are_spread = self.question.objective.routing != Routing::Sticky;
-        if turns > 1 && are_spread && self.offers.iter().any(|offer| offer.tried().count > 1) {
-            notes.push(
+        if turns > 1 && self.offers.iter().any(|offer| offer.tried().count > 1) {
+            let stays = self.question.objective.routing == Routing::Sticky;
+            notes.push(if stays {
+                "With several devices, a conversation stays on the one that it began on, where its \
+                 cache is (--routing)."
+                    .to_owned()
+            } else {
                 "With several devices, each turn goes to the one that is free and computes the \
                  conversation anew where it was not before; --routing sticky keeps a conversation \
                  on one device."
-                    .to_owned(),
-            );
+                    .to_owned()
+            });
         }
         if let Some(offer) = self.offers.first() {
             notes.extend(offer.machinery.sources.iter().cloned());

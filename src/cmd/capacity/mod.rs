@@ -44,9 +44,10 @@ pub struct CapacityArgs {
     #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "count",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     most: u32,
-    /// How requests are shared out among devices
-    #[arg(long, value_enum, default_value_t = RoutingName::LeastLoaded)]
-    routing: RoutingName,
+    /// How requests are shared out among devices: sticky for conversations, else least-loaded,
+    /// where it is left out
+    #[arg(long, value_enum)]
+    routing: Option<RoutingName>,
     /// Also: twice the load, prompts twice as long
     #[arg(long)]
     what_if: bool,
@@ -77,7 +78,7 @@ enum RoutingName {
     RoundRobin,
     /// To the one with the fewest requests.
     LeastLoaded,
-    /// A user's requests always to the same one, which keeps the cache of the conversation.
+    /// A conversation stays where it began, with its cache.
     Sticky,
 }
 
@@ -182,9 +183,11 @@ fn work_out<T>(
         limits: asked.limits,
         attainment: asked.attainment,
         routing: match args.routing {
-            RoutingName::RoundRobin => Routing::RoundRobin,
-            RoutingName::LeastLoaded => Routing::LeastLoaded,
-            RoutingName::Sticky => Routing::Sticky,
+            Some(RoutingName::RoundRobin) => Routing::RoundRobin,
+            Some(RoutingName::LeastLoaded) => Routing::LeastLoaded,
+            Some(RoutingName::Sticky) => Routing::Sticky,
+            None if asked.demand.mix.turns > 1 => Routing::Sticky,
+            None => Routing::LeastLoaded,
         },
         beside,
         most: args.most,
