@@ -37,7 +37,7 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn forty_people_are_told_which_machine_how_many_and_what_breaks() {
     let out = answer(&with(&["--what-if"]));
     let first = out.lines().nth(2).unwrap();
-    for words in ["rtx-4090", "40 users of chat", "TTFT 1.00 s for 95 %", "predicted", "a month"] {
+    for words in ["rtx-3090", "40 users of chat", "TTFT 1.00 s for 95 %", "predicted", "a month"] {
         assert!(first.contains(words), "{words}: {first}");
     }
     for words in [
@@ -139,6 +139,19 @@ fn an_slo_that_no_device_can_meet_is_an_answer_with_its_reason_and_no_plan() {
     fs::write(&path, said.to_string()).unwrap();
     let none = error(&["cost", &format!("--capacity={}", path.display())]);
     assert!(none.contains("has no plan to price: No number of rtx-3090"), "{none}");
+}
+
+#[test]
+fn a_machine_beside_the_best_that_never_serves_says_why() {
+    let long =
+        ["--users=4", "--prompt-tokens=4000", "--new-tokens=100", "--think=30s", "--ttft=2s"];
+    let machines = ["capacity", "--device=apple-m4,rtx-5090", "--model=qwen3-8b"];
+    let out = answer(&[&machines[..], &long].concat());
+    assert!(out.lines().nth(2).unwrap().contains("rtx-5090"), "{out}");
+    assert!(
+        out.contains("apple-m4, never: of requests that have a device to themselves 0 %"),
+        "{out}"
+    );
 }
 
 #[test]

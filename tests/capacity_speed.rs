@@ -69,7 +69,12 @@ fn search(c: &mut Criterion) {
     let mut group = c.benchmark_group("capacity search over 20 machines");
     group.sample_size(10);
     for users in [40, 400] {
-        let demand = Demand { mix: mix(4), who: Who::Users { users }, profile: None };
+        let demand = Demand {
+            mix: mix(4),
+            who: Who::Users { users },
+            pauses: Arrivals::Constant,
+            profile: None,
+        };
         group.bench_function(format!("{users} users"), |b| {
             b.iter(|| {
                 in_parallel(engines.len(), threads, |i| {
@@ -103,7 +108,7 @@ fn requests_a_second(c: &mut Criterion) {
         if matches!(who, Who::Users { .. }) {
             mix.think = Nanos(0);
         }
-        let demand = Demand { mix, who, profile: None };
+        let demand = Demand { mix, who, pauses: Arrivals::Constant, profile: None };
         let fleet = fleet(devices);
         // What is timed is what was meant.
         let outcome = simulate(&fleet, &demand, &limits, &span, 1).expect("an outcome");

@@ -168,16 +168,18 @@ impl<'a> Asking<'a> {
 
     /// The request of `asker` has ended at `at`: they think, and ask on; whether they do.
     pub fn ended(&mut self, asker: Asker, at: f64) -> bool {
-        self.go_on(asker, at, self.demand.mix.think.seconds())
+        self.go_on(asker, at, 0.0)
     }
 
     /// The request of `asker` was refused at `at`: who asks again does not do so at once; whether
     /// they do.
     pub fn refused(&mut self, asker: Asker, at: f64) -> bool {
-        self.go_on(asker, at, self.demand.mix.think.seconds().max(AGAIN))
+        self.go_on(asker, at, AGAIN)
     }
 
-    fn go_on(&mut self, asker: Asker, at: f64, think: f64) -> bool {
+    fn go_on(&mut self, asker: Asker, at: f64, least: f64) -> bool {
+        let pause = self.demand.mix.think.seconds();
+        let think = (pause * self.draw.distance(self.demand.pauses)).max(least);
         let next = match self.demand.who {
             Who::Users { .. } => self.present(asker, at + think),
             Who::Rate { .. } if self.between.contains_key(&asker) => at + think,

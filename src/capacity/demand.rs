@@ -66,6 +66,9 @@ pub struct Demand {
     pub mix: Mix,
     /// Who sends them.
     pub who: Who,
+    /// How pauses vary around the mix's: as random arrivals do, or not at all, as those of the load
+    /// generator. Users whose pauses and answers are all alike ask at the same moments.
+    pub pauses: Arrivals,
     /// How the day goes; `None`: as in the busiest hour all the time.
     pub profile: Option<Profile>,
 }

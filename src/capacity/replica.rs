@@ -120,9 +120,9 @@ impl<'a> Replica<'a> {
         }
     }
 
-    /// Sequences that it computes at once.
-    pub fn sequences(&self) -> u32 {
-        self.engine.sequences
+    /// Seconds for each generated token with all its sequences at work.
+    pub fn full_token(&self) -> f64 {
+        self.decode_seconds(self.engine.sequences) / f64::from(self.engine.sequences)
     }
 
     /// Requests for each of its sequences.

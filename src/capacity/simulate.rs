@@ -29,8 +29,8 @@ pub enum Routing {
     RoundRobin,
     /// The one with the fewest requests for its sequences, waiting or computed.
     LeastLoaded,
-    /// A new conversation to the one with the fewest for its sequences; its further turns go there
-    /// too, to its cache.
+    /// A new conversation to the one with the fewest for its speed; its further turns go there too,
+    /// to its cache.
     Sticky,
 }
 
@@ -179,8 +179,7 @@ impl Simulation<'_> {
             return *home;
         }
         self.leave_home(asked.asker);
-        let room = |n: usize| f64::from(self.replicas[n].sequences());
-        let home = self.least(|n| f64::from(self.talks[n] + 1) / room(n));
+        let home = self.least(|n| f64::from(self.talks[n] + 1) * self.replicas[n].full_token());
         self.homes.insert(asked.asker, home);
         self.talks[home] += 1;
         home

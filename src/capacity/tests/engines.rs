@@ -24,7 +24,7 @@ fn traced(rows: &[(f64, u32, u32)]) -> Demand {
     };
     let trace = rows.iter().map(recorded).collect();
     let mix = Mix { trace, ..Mix::fixed(Tokens(1), Tokens(1)) };
-    Demand { mix, who: Who::Trace { speed: 1.0 }, profile: None }
+    Demand { mix, who: Who::Trace { speed: 1.0 }, pauses: Arrivals::Constant, profile: None }
 }
 
 fn close(is: f64, should: f64) {
@@ -203,7 +203,8 @@ fn a_day_has_its_busy_hours() {
     for who in
         [Who::Users { users: 40 }, Who::Rate { per_second: 3.0, arrivals: Arrivals::Poisson }]
     {
-        let demand = Demand { mix: mix.clone(), who, profile: Some(profile) };
+        let demand =
+            Demand { mix: mix.clone(), who, pauses: Arrivals::Constant, profile: Some(profile) };
         let outcome = run(&one(engine.clone()), &demand, &day);
         let asked: Vec<f64> = outcome.bins.iter().map(|bin| bin.asked as f64).collect();
         assert_eq!(asked.iter().sum::<f64>() as u64, outcome.asked);
@@ -272,11 +273,28 @@ fn nobody_and_nothing_are_errors() {
         users(mix.clone(), 0),
         rate(mix.clone(), 0.0),
         rate(mix.clone(), f64::NAN),
-        Demand { mix: mix.clone(), who: Who::Trace { speed: 1.0 }, profile: None },
+        Demand {
+            mix: mix.clone(),
+            who: Who::Trace { speed: 1.0 },
+            pauses: Arrivals::Constant,
+            profile: None,
+        },
     ] {
         assert!(simulate(&fleet, &demand, &limits, &span(0, 1), 1).is_err(), "{demand:?}");
     }
     let empty = Fleet { engines: Vec::new(), routing: Routing::RoundRobin };
     assert!(simulate(&empty, &users(mix, 1), &limits, &span(0, 1), 1).is_err());
     assert!(Profile::new([0.0; 24]).is_err());
+}
+
+#[test]
+fn users_with_pauses_of_their_own_meet_by_chance() {
+    let step = StepTime { prompt: Curve::flat(0.5), ..StepTime::constant(0.01) };
+    let engine = Engine::one_at_a_time("one", step, Tokens(4096));
+    let mix = Mix { think: Nanos::from_seconds(30.0), ..Mix::fixed(Tokens(100), Tokens(10)) };
+    let demand = Demand { pauses: Arrivals::Poisson, ..users(mix, 4) };
+    let ttft = seconds(run(&one(engine), &demand, &span(200, 50_000)).ttft.mean());
+    // 0.59 s of every 30.59 s: one in seventeen meets another of three, and half of its answer.
+    let expected = 0.5 + 3.0 * 0.59 / 30.59 * 0.59 / 2.0;
+    assert!((ttft - expected).abs() < 0.003, "{ttft} {expected}");
 }

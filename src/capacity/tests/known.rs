@@ -3,7 +3,7 @@
 use crate::capacity::{Curve, Demand, Engine, Fleet, Routing, Span, StepTime, Who, simulate};
 use crate::metrics::Limits;
 use crate::units::{Nanos, Tokens};
-use crate::workload::Mix;
+use crate::workload::{Arrivals, Mix};
 
 /// Users, tokens a second of all, and the 95th percentile of the time to first token in ms: an RTX
 /// 5060 Laptop with Ollama and a model of 3 billion parameters, `OLLAMA_NUM_PARALLEL` at 1.
@@ -35,7 +35,12 @@ fn one_request_at_a_time_queues_as_it_was_published_of_ollama() {
     };
     let span = Span { run_up: 50, requests: 500, time: None, day_second: 0.0, bins: 0 };
     for (users, tok_s, ttft_ms) in PUBLISHED {
-        let demand = Demand { mix: mix.clone(), who: Who::Users { users }, profile: None };
+        let demand = Demand {
+            mix: mix.clone(),
+            who: Who::Users { users },
+            pauses: Arrivals::Constant,
+            profile: None,
+        };
         let outcome = simulate(&fleet, &demand, &Limits::default(), &span, 1).unwrap();
         let found = outcome.system_tok_s().unwrap();
         let ttft = outcome.ttft.percentile(95.0).unwrap().seconds() * 1e3;

@@ -21,11 +21,16 @@ fn one(engine: Engine) -> Fleet {
 }
 
 fn rate(mix: Mix, per_second: f64) -> Demand {
-    Demand { mix, who: Who::Rate { per_second, arrivals: Arrivals::Poisson }, profile: None }
+    Demand {
+        mix,
+        who: Who::Rate { per_second, arrivals: Arrivals::Poisson },
+        pauses: Arrivals::Constant,
+        profile: None,
+    }
 }
 
 fn users(mix: Mix, users: u32) -> Demand {
-    Demand { mix, who: Who::Users { users }, profile: None }
+    Demand { mix, who: Who::Users { users }, pauses: Arrivals::Constant, profile: None }
 }
 
 fn span(run_up: u64, requests: u64) -> Span {

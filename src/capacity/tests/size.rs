@@ -37,7 +37,7 @@ fn users(users: u32) -> Demand {
         context: Tokens(2048),
         trace: Vec::new(),
     };
-    Demand { mix, who: Who::Users { users }, profile: None }
+    Demand { mix, who: Who::Users { users }, pauses: Arrivals::Constant, profile: None }
 }
 
 fn objective(ttft: f64) -> Objective {

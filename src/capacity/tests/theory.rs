@@ -44,6 +44,7 @@ fn simulated_wait(servers: u32, load: f64, exponential: bool) -> (f64, f64) {
             let demand = Demand {
                 mix: trace(load, exponential, seed),
                 who: Who::Trace { speed: 1.0 },
+                pauses: Arrivals::Constant,
                 profile: None,
             };
             let outcome = run(&fleet, &demand, &span(2000, u64::MAX));

@@ -210,7 +210,12 @@ fn most_users(engine: &Engine, mix: &Mix, slo: &Slo, requests: u32) -> anyhow::R
     let fleet = Fleet { engines: vec![engine.clone()], routing: Routing::RoundRobin };
     let span = Span { run_up: 200, requests: SIMULATED, time: None, day_second: 0.0, bins: 0 };
     for users in 1..=MOST_USERS {
-        let demand = Demand { mix: mix.clone(), who: Who::Users { users }, profile: None };
+        let demand = Demand {
+            mix: mix.clone(),
+            who: Who::Users { users },
+            pauses: workload::Arrivals::Constant,
+            profile: None,
+        };
         let outcome = simulate(&fleet, &demand, &run::load::limits(slo), &span, 1)?;
         let asked = u64::from(requests.max(users.saturating_mul(4)));
         let met = (outcome.attainment().unwrap_or(0.0) * asked as f64).round() as u64;
@@ -257,7 +262,12 @@ fn replay(trial: &Trial<Sample>, engine: &Engine) -> anyhow::Result<Outcome> {
         .collect();
     let requests = trace.len() as u64;
     let mix = Mix { trace, ..Mix::fixed(Tokens(1), Tokens(1)) };
-    let demand = Demand { mix, who: Who::Trace { speed: 1.0 }, profile: None };
+    let demand = Demand {
+        mix,
+        who: Who::Trace { speed: 1.0 },
+        pauses: workload::Arrivals::Constant,
+        profile: None,
+    };
     let fleet = Fleet { engines: vec![engine.clone()], routing: Routing::RoundRobin };
     let span = Span { run_up: 0, requests, time: None, day_second: 0.0, bins: 0 };
     simulate(&fleet, &demand, &Limits::default(), &span, 1)

@@ -109,13 +109,7 @@ impl Answer<'_> {
     /// Why an offer is none.
     fn cannot(&self, offer: &Offer, promise: &str) -> String {
         let asked = self.question.asked;
-        let tried = offer.tried();
-        let broken = breaks(self.question, offer, tried);
-        let most = match exceeded(broken.missed, &tried.outcome, 95.0) {
-            Some(time) => format!("{} is {time} at the 95th percentile", broken.missed),
-            None => format!("{} is what they miss", broken.missed),
-        };
-        let kept = or_absent(tried.outcome.attainment().map(Share));
+        let Short { kept, most, cause } = self.short(offer);
         match &offer.size {
             Size::Never(_) => {
                 let others = match self.offers.len() {
@@ -131,23 +125,50 @@ impl Answer<'_> {
                 )
             }
             _ if self.question.count.is_some() => format!(
-                "{} cannot serve {} of {} with {promise}: {kept} keep it, {most}; {} ({}).",
+                "{} cannot serve {} of {} with {promise}: {kept} keep it, {most}; {cause} ({}).",
                 offer.name(),
                 asked.who,
                 asked.name,
-                broken.cause,
                 self.setting(offer)
             ),
             _ => format!(
-                "{} are too few for {} of {} with {promise}: {kept} keep it, {most}; {}. Try more \
-                 with --most ({}).",
+                "{} are too few for {} of {} with {promise}: {kept} keep it, {most}; {cause}. Try \
+                 more with --most ({}).",
                 offer.name(),
                 asked.who,
                 asked.name,
-                broken.cause,
                 self.setting(offer)
             ),
         }
+    }
+
+    fn short(&self, offer: &Offer) -> Short {
+        let tried = offer.tried();
+        let broken = breaks(self.question, offer, tried);
+        let most = match exceeded(broken.missed, &tried.outcome, 95.0) {
+            Some(time) => format!("{} is {time} at the 95th percentile", broken.missed),
+            None => format!("{} is what they miss", broken.missed),
+        };
+        let kept = or_absent(tried.outcome.attainment().map(Share));
+        Short { kept, most, cause: broken.cause.to_string() }
+    }
+
+    /// Why machines below the first one do not keep the objective; of many, the first ones.
+    fn others_short(&self) -> Vec<String> {
+        let others = self.offers.iter().skip(1).filter(|offer| offer.count().is_none()).take(6);
+        others
+            .map(|offer| {
+                let Short { kept, most, cause } = self.short(offer);
+                match &offer.size {
+                    Size::Never(_) => format!(
+                        "{}, never: of requests that have a device to themselves {kept} keep the \
+                         objective, and {most}.",
+                        offer.machinery.name
+                    ),
+                    _ => format!("{}: {kept} keep the objective, {most}; {cause}.", offer.name()),
+                }
+            })
+            .collect()
     }
 
     fn sentences(&self) -> Vec<String> {
@@ -250,6 +271,7 @@ impl Answer<'_> {
              month: owning them, as `bench cost` counts."
                 .to_owned(),
         );
+        notes.extend(self.others_short());
         notes.extend(self.first_price());
         if self.offers.len() > SHOWN {
             notes.push(format!("{} more machines: --format csv.", self.offers.len() - SHOWN));
@@ -463,6 +485,13 @@ impl Answer<'_> {
                 asked.attainment
             ),
         ];
+        let mix = &asked.demand.mix;
+        if mix.think.0 > 0 && !matches!(asked.demand.who, Who::Trace { .. }) {
+            notes.push(format!(
+                "Pauses vary at random around {}, as those of people who do not wait for each other.",
+                mix.think
+            ));
+        }
         notes.extend(asked.notes.iter().cloned());
         let beside = &self.question.objective.beside;
         if !beside.is_empty() {
@@ -471,7 +500,7 @@ impl Answer<'_> {
                 beside.len()
             ));
         }
-        let turns = asked.demand.mix.turns;
+        let turns = mix.turns;
         if turns > 1 && self.offers.iter().any(|offer| offer.tried().count > 1) {
             let stays = self.question.objective.routing == Routing::Sticky;
             notes.push(if stays {
@@ -499,6 +528,13 @@ impl Answer<'_> {
             ..Section::default()
         }
     }
+}
+
+/// How far an offer is from the objective, in words.
+struct Short {
+    kept: String,
+    most: String,
+    cause: String,
 }
 
 /// A mean number of requests; what is next to nothing is told so.

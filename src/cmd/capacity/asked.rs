@@ -55,7 +55,7 @@ pub struct AskedArgs {
     /// Requests of a conversation, each with all before in its prompt
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     turns: Option<u32>,
-    /// A user's pause before the next request, as 30s
+    /// A user's pause before the next request, as 30s: the mean of pauses that vary at random
     #[arg(long, value_name = "TIME")]
     think: Option<String>,
     /// How requests of --rate come: poisson, constant, or bursts=2 (the standard deviation of their
@@ -185,7 +185,12 @@ impl Asked {
         Ok(Self {
             who: who_words(&who, &mix),
             requests: mix.words(),
-            demand: Demand { mix, who, profile: (!is_trace).then_some(profile) },
+            demand: Demand {
+                mix,
+                who,
+                pauses: Arrivals::Poisson,
+                profile: (!is_trace).then_some(profile),
+            },
             limits,
             attainment,
             name,
