@@ -100,19 +100,26 @@ impl Terminal {
 fn paragraph(text: &str, width: Option<usize>, out: &mut dyn io::Write) -> io::Result<()> {
     let text = printable(text);
     match width {
-        Some(width) => writeln!(out, "{}", textwrap::fill(&text, width)),
+        Some(width) => writeln!(out, "{}", textwrap::fill(&text, whole_words(width))),
         None => writeln!(out, "{text}"),
     }
+}
+
+/// Lines that end at spaces alone: `tok/s` and the names of models stay whole.
+fn whole_words<'a>(width: usize) -> textwrap::Options<'a> {
+    textwrap::Options::new(width)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
 }
 
 /// Each row on lines of its own: the words that name it, then its values with their names.
 fn cards(table: &Table, width: usize, out: &mut dyn io::Write) -> io::Result<()> {
     let names = table.columns.iter().position(|c| c.right).unwrap_or(1).max(1);
-    let options = textwrap::Options::new(width).initial_indent("  ").subsequent_indent("  ");
+    let options = whole_words(width).initial_indent("  ").subsequent_indent("  ");
     for row in &table.rows {
         let cells: Vec<_> = row.iter().map(|cell| printable(&cell.words())).collect();
         let (title, values) = cells.split_at(names.min(cells.len()));
-        writeln!(out, "{}", textwrap::fill(&title.join(" · "), width))?;
+        writeln!(out, "{}", textwrap::fill(&title.join(" · "), whole_words(width)))?;
         let values: Vec<_> = values
             .iter()
             .zip(&table.columns[names..])
@@ -158,11 +165,17 @@ mod tests {
         table.rows.push(cells.map(str::to_owned).to_vec());
         let section = Section { table: Some(table), ..Section::default() };
         let report = Report { title: String::new(), sections: vec![section] };
-        let mut out = Vec::new();
-        Terminal { width: Some(60) }.render(&report, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
+        let drawn = |width| {
+            let mut out = Vec::new();
+            Terminal { width: Some(width) }.render(&report, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for width in 40..60 {
+            assert_eq!(drawn(width).matches("tok/s").count(), 2, "{width}: {}", drawn(width));
+        }
+        let text = drawn(60);
         assert!(text.contains("llama-3.1-70b · Q4_K_M\n"), "{text}");
-        assert!(text.contains("prefill tok/s 2796 [1947, 3766]; decode"), "{text}");
+        assert!(text.contains("prefill tok/s 2796 [1947, 3766];"), "{text}");
         assert!(!text.contains("longest"), "what is absent is left out: {text}");
         assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
     }
