@@ -12,13 +12,14 @@ use crate::metrics::Limits;
 use crate::units::{Nanos, Share};
 use crate::workload::{self, Arrivals, Limit, Recorded, Source};
 
-/// Requests of the first look at a fleet, and how often four times as many are asked where these
-/// leave it open whether the objective is kept.
-const LOOK: u64 = 2000;
-const LOOKS: u32 = 3;
+/// Requests of the first look at a fleet, a hundred of them beyond the 99th percentile that is shown;
+/// four times as many are asked in the second where these leave it open whether the objective is kept.
+const LOOK: u64 = 10_000;
+const LOOKS: u32 = 2;
 /// Requests of the first look at those that are each served alone, to see what no number of devices
 /// can better.
 const ALONE: u64 = 400;
+const ALONE_LOOKS: u32 = 3;
 /// Seconds between requests that are served alone.
 const APART: f64 = 1e5;
 
@@ -138,7 +139,7 @@ impl Objective {
             let kept = interval.is_some_and(|i| i.high >= self.attainment.0);
             let sure = interval.is_some_and(|i| i.low >= self.attainment.0);
             let is_all = is_trace && requests as usize >= recorded.len();
-            if sure || !kept || is_all || look == LOOKS {
+            if sure || !kept || is_all || look == ALONE_LOOKS {
                 return Ok(Tried { count: 1, outcome, kept });
             }
             requests *= 4;
