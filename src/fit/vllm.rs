@@ -81,7 +81,7 @@ impl Checkpoint {
         let blueprint = Blueprint::new(spec)?;
         match self {
             Self::Bf16 => blueprint.packed(Quant::BF16),
-            Self::Fp8 => blueprint.flat(8.0, Packing::Q8),
+            Self::Fp8 => blueprint.flat(8.0, Packing::Fp8),
             Self::Awq | Self::Gptq => blueprint.flat(4.156_25, Packing::Q4),
             Self::Gptq8 => blueprint.flat(8.187_5, Packing::Q8),
         }
@@ -129,6 +129,12 @@ impl Limits {
     pub fn of(machine: &Machine) -> Self {
         let (batch_tokens, requests) = machine.devices.first().map_or((2048, 256), batch);
         Self { batch_tokens, requests, cards: machine.devices.len() as u64 }
+    }
+
+    /// Those of one such card.
+    pub fn of_device(device: &Device) -> Self {
+        let (batch_tokens, requests) = batch(device);
+        Self { batch_tokens, requests, cards: 1 }
     }
 }
 
