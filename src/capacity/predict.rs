@@ -114,7 +114,7 @@ pub fn predict_serving(
         prompt: Curve::new(prompt.collect())?,
         pair: serving.pair(work, tokens),
         both: 0.0,
-        beside: serving.sequence(),
+        beside: serving.sequence(work),
         // The way to the engine is not a part of its steps.
         entry: 0.0,
     };

@@ -274,7 +274,6 @@ mod tests {
             let spread = spread(errors(&seen, &times));
             for what in What::ALL {
                 let found = accuracy(&seen, &times, spread, |s| s.what == what).unwrap();
-                println!("{what:?} {found:?} {spread:?}");
                 let most = if what == What::First { 0.25 } else { most };
                 assert!(found.median_error <= most, "{what:?}: {found:?}");
             }

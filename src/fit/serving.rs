@@ -14,12 +14,16 @@ use super::work::{Packing, Work};
 pub const FITTED: &str = "h100-sxm-80gb";
 /// Interval there over that of loads of a shape that was held out: other models were not fitted.
 const OTHER_MODELS: f64 = 2.0;
-/// The slowest that dense models were measured on other cards, over what is predicted. Qwen3 8B on
-/// an RTX PRO 5000 reached 0.7 (databasemart.com/blog/vllm-gpu-benchmark-pro5000: 50 requests of
-/// 100/600 tokens in 14.12 s); all others are above, see `cmd::calibrate::loads`.
-const OTHER_CARDS: f64 = 0.7;
-/// The same for mixtures of experts: GLM-4.5-Air on an H200 with a vLLM of 2025, see there.
-const EXPERTS: f64 = 0.4;
+/// Speed elsewhere over that which the factors give: the median of the dense loads in
+/// `cmd/calibrate/cited.csv`, which had no part in the factors.
+const ELSEWHERE: f64 = 0.91;
+/// The same for the slowest dense load: Qwen3 8B on an RTX PRO 5000, which the catalogue does not have
+/// (databasemart.com/blog/vllm-gpu-benchmark-pro5000: 50 requests of 100/600 tokens in 14.12 s).
+const SLOWEST: f64 = 0.7;
+/// The same for the slowest mixture of experts: GLM-4.5-Air on an H200, by a vLLM of 2025.
+const SLOWEST_EXPERTS: f64 = 0.4;
+/// The same for the fastest load, Qwen3 30B-A3B on an RTX 5090.
+const FASTEST: f64 = 1.1;
 
 /// What scales the parts of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +232,8 @@ pub struct Serving {
     /// Sequences of a step at most.
     sequences: f64,
     is_fitted: bool,
-    /// What is said of a model on the card that was fitted, of a dense one elsewhere, of experts.
+    is_nvidia: bool,
+    /// What is said of a model on the card that was fitted, of a dense one elsewhere, and beyond.
     remarks: [Arc<str>; 3],
 }
 
@@ -237,7 +242,7 @@ pub struct Serving {
 enum Distance {
     Model,
     Card,
-    Experts,
+    Far,
 }
 
 impl Serving {
@@ -257,15 +262,23 @@ impl Serving {
             most: limits.batch_tokens as f64,
             sequences: limits.requests as f64,
             is_fitted: device.id == FITTED,
+            is_nvidia: matches!(
+                device.family,
+                Family::NvidiaAmpere
+                    | Family::NvidiaAda
+                    | Family::NvidiaBlackwell
+                    | Family::NvidiaHbm
+                    | Family::NvidiaGb10
+            ),
             remarks: [
                 said("other models: twice the interval"),
                 said(
-                    "other cards and packings: the interval goes down to 0.7, the slowest that was \
-                     published elsewhere",
+                    "another card or packing: 0.91 of their speed, 0.7 to 1.1, as was published \
+                     elsewhere",
                 ),
                 said(
-                    "mixtures of experts: the interval goes down to 0.4, the slowest that was \
-                     published",
+                    "a mixture of experts, or a card of another maker: 0.91 of their speed, 0.4 to \
+                     1.1, as was published of experts elsewhere",
                 ),
             ],
         })
@@ -273,21 +286,34 @@ impl Serving {
 
     fn distance(&self, work: &Work) -> Distance {
         let is_float = matches!(work.packing, Packing::F16 | Packing::BF16 | Packing::Fp8);
-        match (work.experts, self.is_fitted && is_float) {
-            (Some(_), _) => Distance::Experts,
-            (None, true) => Distance::Model,
-            (None, false) => Distance::Card,
+        if work.experts.is_some() || !self.is_nvidia {
+            Distance::Far
+        } else if self.is_fitted && is_float {
+            Distance::Model
+        } else {
+            Distance::Card
         }
     }
 
     /// How far a measured speed may lie from the predicted one.
     pub fn spread(&self, work: &Work) -> Spread {
-        let (low, high) = (OTHER_MODELS * self.spread.low, OTHER_MODELS * self.spread.high);
+        let apart = |low: f64, high: f64| Spread {
+            low: (low / ELSEWHERE).ln(),
+            high: (high / ELSEWHERE).ln(),
+        };
         match self.distance(work) {
-            Distance::Model => Spread { low, high },
-            Distance::Card => Spread { low: low.min(OTHER_CARDS.ln()), high },
-            Distance::Experts => Spread { low: low.min(EXPERTS.ln()), high },
+            Distance::Model => Spread {
+                low: OTHER_MODELS * self.spread.low,
+                high: OTHER_MODELS * self.spread.high,
+            },
+            Distance::Card => apart(SLOWEST, FASTEST),
+            Distance::Far => apart(SLOWEST_EXPERTS, FASTEST),
         }
+    }
+
+    /// The speed of `work` here over that which the factors give.
+    pub fn elsewhere(&self, work: &Work) -> f64 {
+        if matches!(self.distance(work), Distance::Model) { 1.0 } else { ELSEWHERE }
     }
 
     /// On what that rests.
@@ -297,12 +323,12 @@ impl Serving {
 
     /// Seconds of a step.
     pub fn step(&self, work: &Work, step: &Step) -> f64 {
-        self.card.step(work, &self.pace, step)
+        self.card.step(work, &self.pace, step) / self.elsewhere(work)
     }
 
     /// Seconds of a prompt of `tokens` alone, in as many steps as it fills.
     pub fn prompt(&self, work: &Work, tokens: f64) -> f64 {
-        self.card.prompt(work, &self.pace, tokens, self.most)
+        self.card.prompt(work, &self.pace, tokens, self.most) / self.elsewhere(work)
     }
 
     /// Tokens of a step at most.
@@ -323,17 +349,18 @@ impl Serving {
     /// Seconds that a step is longer for each token in a cache, where each holds `cached`.
     pub fn cached_token(&self, work: &Work, cached: f64, value_bytes: f64) -> f64 {
         let bytes = work.cache_read(cached, value_bytes) / cached;
-        self.pace.of(Factor::Cache) * bytes / self.card.bandwidth
+        self.pace.of(Factor::Cache) * bytes / self.card.bandwidth / self.elsewhere(work)
     }
 
     /// Seconds for each pair of a prompt's token and one before it, in a prompt of `tokens`.
     pub fn pair(&self, work: &Work, tokens: f64) -> f64 {
-        self.card.attention(work, &self.pace, tokens) / (tokens * tokens / 2.0)
+        let seconds = self.card.attention(work, &self.pace, tokens);
+        seconds / (tokens * tokens / 2.0) / self.elsewhere(work)
     }
 
     /// Seconds that a step is longer for each sequence, whatever is computed.
-    pub fn sequence(&self) -> f64 {
-        self.pace.of(Factor::Sequence)
+    pub fn sequence(&self, work: &Work) -> f64 {
+        self.pace.of(Factor::Sequence) / self.elsewhere(work)
     }
 }
 
@@ -391,6 +418,7 @@ mod tests {
         assert!(width("rtx-5090", &dense) < width("rtx-5090", &experts));
         let packed = work("llama-3.1-8b", Checkpoint::Awq);
         assert!(width(FITTED, &packed) > width(FITTED, &dense));
+        assert!(width("mi300x", &dense) > width("h200-sxm-141gb", &dense));
     }
 
     /// Llama 3.1 8B in FP16 on an H100 by vLLM 0.21.0: 6.48 ms for a further token of one user
