@@ -93,7 +93,7 @@ impl Pace {
 }
 
 /// Weights are read while others are multiplied, so that the longer of the two counts, and nearly
-/// both where they are as long: the norm of this order of the two times. 2 to 8 explain the loads
+/// both where they are as long: the norm of this order of the two times. 3 to 8 explain the loads
 /// alike.
 const OVERLAP: i32 = 4;
 

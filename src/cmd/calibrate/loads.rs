@@ -348,6 +348,8 @@ pub fn embedded() -> anyhow::Result<(Vec<Load>, Vec<Seen>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::markdown::Markdown;
+    use crate::report::{Render, Report};
 
     /// The gate of the simulation with predicted steps.
     #[test]
@@ -366,6 +368,18 @@ mod tests {
         for cited in Cited::all().unwrap() {
             let (j, _) = cited.judge().unwrap();
             assert!(j.is_inside(), "{} {}: {:?}", cited.device, cited.model, j.tok_s);
+        }
+    }
+
+    #[test]
+    fn the_committed_accuracy_has_these_sections() {
+        let (loads, seen) = embedded().unwrap();
+        let report = Report { title: String::new(), sections: sections(&loads, &seen).unwrap() };
+        let mut made = Vec::new();
+        Markdown.render(&report, &mut made).unwrap();
+        let committed = include_str!("../../../reports/accuracy.md");
+        for line in String::from_utf8(made).unwrap().lines().filter(|l| l.starts_with('|')) {
+            assert!(committed.contains(line), "remake it with bench calibrate: {line}");
         }
     }
 }
