@@ -275,11 +275,38 @@ fn wrong_input_is_told_with_what_to_do() {
         (&["--rate=1", "--workload=chat", "--arrivals=bursts"], "bursts=2"),
         (&["--users=4", "--workload=chat", "--engine=mlx", "--parallel=4"], "leave --parallel out"),
         (&["--users=4", "--workload=chat", "--results=nowhere"], "nowhere"),
-        (&["--users=4", "--workload=chat", "--beside=h100-sxm-80gb", "--engine=vllm"], "--beside"),
+        (&["--users=4", "--workload=chat", "--beside=2x rtx-5090", "--engine=vllm"], "--beside"),
+        (&["--users=4", "--workload=chat", "--engine=vllm", "--quant=Q4_K_M"], "AWQ, GPTQ"),
     ] {
         let said = error(&[&base[..], more].concat());
         assert!(said.contains(wanted), "{more:?}: {said}");
     }
+}
+
+#[test]
+fn vllm_on_a_card_is_predicted_from_published_loads_and_says_so() {
+    let asked = ["capacity", "--engine=vllm", "--model=qwen3-8b", "--quant=FP8", "--users=400"];
+    let cards = "--device=h100-sxm-80gb,rtx-5090,2x rtx-5090";
+    let said = json(&[&asked[..], &["--workload=chat", "--ttft=1s", cards]].concat());
+    let find = |name: &str| {
+        let machines = said["machines"].as_array().unwrap();
+        machines.iter().find(|machine| machine["machine"] == name).cloned().unwrap()
+    };
+    for (name, words) in [
+        ("h100-sxm-80gb", "twice the interval"),
+        ("rtx-5090", "another card or packing: 0.91 of their speed, 0.7 to 1.1"),
+    ] {
+        let machine = find(name);
+        assert_eq!(
+            (&machine["basis"], &machine["verdict"]),
+            (&"predicted".into(), &"enough".into()),
+            "{name}"
+        );
+        let sources = machine["sources"].to_string();
+        assert!(sources.contains("published loads") && sources.contains(words), "{sources}");
+    }
+    let several = said["left_out"].to_string();
+    assert!(several.contains("splits every layer over all cards"), "{several}");
 }
 
 #[test]

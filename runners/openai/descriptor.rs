@@ -191,7 +191,11 @@ pub type Json = serde_json::Map<String, serde_json::Value>;
 pub struct ReadBack {
     pub path: String,
     /// Name in the record → JSON pointer.
+    #[serde(default)]
     pub values: BTreeMap<String, String>,
+    /// Name in the record → `metric/label` of a Prometheus page.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How to start a server. `{model}`, `{port}`, `{slots}`, `{slot_tokens}` and `{context}` (their

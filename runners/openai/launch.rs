@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 
 use crate::connection::{Target, exchange};
 use crate::descriptor::{Descriptor, Place, Start};
+use crate::metrics::label;
 use crate::payload::Ask;
 
 /// The variable that names a PEM file with certificates to trust besides the public ones.
@@ -355,6 +356,11 @@ pub fn read_back(
         else {
             continue;
         };
+        let page = String::from_utf8_lossy(&body);
+        for (name, place) in &back.labels {
+            let value = place.split_once('/').and_then(|(metric, key)| label(&page, metric, key));
+            effective.extend(value.map(|value| (name.clone(), value)));
+        }
         let Ok(answer) = serde_json::from_slice::<Value>(&body) else { continue };
         for (name, pointer) in &back.values {
             if let Some(value) = answer.pointer(pointer).and_then(plain) {

@@ -98,6 +98,16 @@ pub fn fill(
     }
 }
 
+/// The value of a label of the first line of `metric` on a page in the Prometheus text format.
+pub fn label(page: &str, metric: &str, key: &str) -> Option<String> {
+    let labels = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix('{'))?;
+    let starts = labels.match_indices(key).map(|(at, _)| at);
+    let is_whole = |at: &usize| *at == 0 || labels[..*at].ends_with([',', ' ']);
+    let mut rest = starts.filter(is_whole).map(|at| &labels[at + key.len()..]);
+    let value = rest.find_map(|rest| rest.strip_prefix("=\""))?;
+    value.split_once('"').map(|(value, _)| value.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +128,16 @@ mod tests {
         assert_eq!(after.mean_ns(&before, "vllm:ttft_seconds", 3), None, "others asked too");
         assert_eq!(after.mean_ns(&before, "vllm:other", 2), None);
         assert_eq!(after.added(&before, "plain"), Some(4.0));
+    }
+
+    #[test]
+    fn a_label_is_found_by_its_whole_name() {
+        let page = "# HELP vllm:cache_config_info x\n\
+            vllm:cache_config_info{block_size=\"16\",cpu_num_gpu_blocks=\"7\",num_gpu_blocks=\"26892\"} 1.0\n";
+        let label = |key| super::label(page, "vllm:cache_config_info", key);
+        assert_eq!(label("num_gpu_blocks").as_deref(), Some("26892"));
+        assert_eq!(label("block_size").as_deref(), Some("16"));
+        assert_eq!(label("gpu_blocks"), None);
+        assert_eq!(super::label(page, "vllm:cache", "block_size"), None);
     }
 }

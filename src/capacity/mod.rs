@@ -22,7 +22,7 @@ pub use engine::{Cache, Engine};
 pub use fit::{Pace, StepFit, fit, pace};
 pub use growth::{Break, Cause, Growth, Missed, exceeded};
 pub use outcome::{Bin, Outcome, Overload, Times};
-pub use predict::{Predicted, predict};
+pub use predict::{Predicted, predict, predict_serving};
 pub use simulate::{Fleet, Routing, Span, simulate};
 pub use size::{Objective, Size, Tried, in_parallel};
 pub use step::{Curve, PromptPart, Run, StepTime};

@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 use super::step::{Curve, StepTime};
 use crate::fit::answer::{Answer, Estimate};
 use crate::fit::basis::Basis;
+use crate::fit::serving::{Serving, Step};
+use crate::fit::work::Work;
 use crate::units::{Tokens, TokensPerSecond};
 
 /// Lengths of prompts that are asked about.
@@ -82,6 +84,47 @@ pub fn predict(
         step_time(&steps, (short, long), &prompts, ENDS[2])?,
     ];
     Ok(Predicted { steps, basis, remarks })
+}
+
+/// Step times of vLLM on a card, whose parts `fit` knows one by one: of up to `sequences` at once
+/// whose caches hold about `cached` tokens of `value_bytes` each value.
+pub fn predict_serving(
+    sequences: u32,
+    cached: Tokens,
+    value_bytes: f64,
+    serving: &Serving,
+    work: &Work,
+) -> anyhow::Result<Predicted> {
+    let tokens = f64::from(cached.0.max(1));
+    let cached_token = serving.cached_token(work, tokens, value_bytes);
+    let decode = counts(sequences).into_iter().map(|count| {
+        let sequences = f64::from(count);
+        let load = Step { sequences, cached: tokens, value_bytes, ..Step::default() };
+        let whole = serving.step(work, &load);
+        (sequences, whole - sequences * tokens * cached_token)
+    });
+    let most = serving.most();
+    let lengths = std::iter::once(1).chain(PROMPTS).map(f64::from).filter(|n| *n < most);
+    let prompt = lengths
+        .chain(std::iter::once(most))
+        .map(|prompt| (prompt, serving.step(work, &Step { prompt, ..Step::default() })));
+    let likely = StepTime {
+        decode: Curve::new(decode.collect())?,
+        cached_token,
+        prompt: Curve::new(prompt.collect())?,
+        pair: serving.pair(work, tokens),
+        both: 0.0,
+        beside: serving.sequence(work),
+        // The way to the engine is not a part of its steps.
+        entry: 0.0,
+    };
+    let spread = serving.spread(work);
+    let [slow, fast] = [spread.low, spread.high].map(|end| likely.scaled((-end).exp()));
+    Ok(Predicted {
+        steps: [slow, likely, fast],
+        basis: Basis::Predicted,
+        remarks: vec![serving.remark(work)],
+    })
 }
 
 /// 1, 2, 4 … and `most`.

@@ -90,6 +90,21 @@ impl StepTime {
         }
     }
 
+    /// The same with every time `factor` times as long.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let curve = |curve: &Curve| Curve(curve.0.iter().map(|&(n, s)| (n, s * factor)).collect());
+        Self {
+            decode: curve(&self.decode),
+            cached_token: self.cached_token * factor,
+            prompt: curve(&self.prompt),
+            pair: self.pair * factor,
+            both: self.both * factor,
+            beside: self.beside * factor,
+            entry: self.entry * factor,
+        }
+    }
+
     /// The seconds of a step in which `sequences` with `cached` tokens in all generate, beside
     /// `prompt`.
     pub fn seconds(&self, sequences: u32, cached: f64, prompt: PromptPart) -> f64 {

@@ -8,6 +8,7 @@ pub mod models;
 pub mod own;
 pub mod published;
 pub mod quants;
+pub mod serving;
 
 /// The candidates that are spelt most like `word`, or have most of its parts, best first, at most
 /// three; none that is far off.

@@ -22,6 +22,9 @@ pub enum Condition {
 /// Settings that change the work or its means on every engine; the others are an engine's own.
 const SHARED_SETTINGS: [&str; 2] = ["kv_type", "threads"];
 
+/// What a server made of the memory that was left is no setting.
+const OF_MEMORY: [&str; 2] = ["block_tokens", "cache_blocks"];
+
 /// How the requests came, in the words of the column `load`, which rows of an earlier version lack.
 pub fn load(record: &Record) -> String {
     let users = record.concurrency.map(|users| format!("c{users}"));
@@ -98,7 +101,10 @@ fn other_conditions(a: &Record, b: &Record, tested: &[Condition]) -> Option<Stri
     let settings = |r: &Record| {
         let words = r.effective_settings.as_deref().unwrap_or(&r.settings).to_owned();
         let pairs = words.split_whitespace().filter_map(|word| word.split_once('='));
-        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()
+        pairs
+            .filter(|(k, _)| !OF_MEMORY.contains(k))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect::<BTreeMap<_, _>>()
     };
     let (a, b) = (settings(a), settings(b));
     let unset = "unset".to_owned();
@@ -198,6 +204,14 @@ mod tests {
         other.effective_settings = Some("kv_type=q8_0 threads=2".to_owned());
         let reason = obstacle(&record(), &other, &[Condition::Engine]).unwrap();
         assert_eq!(reason, "the settings differ: kv_type f16, q8_0");
+    }
+
+    #[test]
+    fn the_room_that_a_server_found_is_no_obstacle() {
+        let mut other = record();
+        let settings = other.effective_settings.unwrap();
+        other.effective_settings = Some(format!("{settings} block_tokens=16 cache_blocks=900"));
+        assert_eq!(obstacle(&record(), &other, &[]), None);
     }
 
     #[test]

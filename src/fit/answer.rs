@@ -13,6 +13,7 @@ use super::machine::Machine;
 use super::memory::{Layout, Memory, Plan};
 use super::packed::{Packed, Weights};
 use super::posynomial::Term;
+use super::serving::{Serving, Step};
 use super::site::{Site, estimate};
 use super::speed::{self, Place, PromptTime, StepTime, Usage};
 use super::split::{Share, Split, split};
@@ -228,7 +229,9 @@ impl<'a> Pairing<'a> {
             system: None,
             remarks: vec![Arc::clone(&site.vllm_remark)],
         };
-        if answer.verdict == Verdict::Fits && site.devices.len() == 1 {
+        if let (Verdict::Fits, Some(serving)) = (&answer.verdict, &site.serving) {
+            self.predict_serving(&mut answer, serving, tokens);
+        } else if answer.verdict == Verdict::Fits && site.devices.len() == 1 {
             let whole = Split::whole();
             self.predict(&mut answer, &whole, tokens);
         } else if site.devices.len() > 1 {
@@ -339,16 +342,28 @@ impl<'a> Pairing<'a> {
             self.terms(|p| speed::prompt_terms(work, &prompt, p))
         });
         let prefill = estimate(spread, context / seconds, None);
-        let wait = |speed: TokensPerSecond, first: TokensPerSecond| {
-            Nanos::from_seconds(context / speed.0 + 1.0 / first.0)
-        };
-        answer.ttft = Some(Estimate {
-            value: wait(prefill.value, decode.value),
-            low: wait(prefill.high, decode.high),
-            high: wait(prefill.low, decode.low),
-            basis: prefill.basis.min(decode.basis),
-        });
+        answer.ttft = Some(first_token(context, prefill, decode));
         answer.prefill = Some(prefill);
+    }
+
+    fn predict_serving(&self, answer: &mut Answer, serving: &Serving, tokens: Tokens) {
+        let (work, context) = (self.candidate.work, f64::from(tokens.0));
+        let value_bytes = work::value_bytes(self.layout.kv_type);
+        let spread = (serving.spread(work), Basis::Predicted);
+        let together = |sequences: f64| {
+            let step = Step { sequences, cached: context, value_bytes, ..Step::default() };
+            let (speed, ceiling) = serving.speed(work, &step);
+            estimate(spread, speed, Some(ceiling))
+        };
+        answer.remarks.push(serving.remark(work));
+        let decode = together(1.0);
+        let prefill = estimate(spread, context / serving.prompt(work, context), None);
+        answer.ttft = Some(first_token(context, prefill, decode));
+        answer.decode = Some(decode);
+        answer.prefill = Some(prefill);
+        if self.layout.slots > 1 {
+            answer.system = Some(together(f64::from(self.layout.slots)));
+        }
     }
 
     /// The terms of a time on all devices.
@@ -407,6 +422,23 @@ impl<'a> Pairing<'a> {
             seconds += paced.prompt(work, usage, share, theta)?.seconds(work, usage);
         }
         Some(seconds)
+    }
+}
+
+/// The time to the first token after a prompt of `context` tokens.
+pub fn first_token(
+    context: f64,
+    prefill: Estimate<TokensPerSecond>,
+    decode: Estimate<TokensPerSecond>,
+) -> Estimate<Nanos> {
+    let wait = |speed: TokensPerSecond, first: TokensPerSecond| {
+        Nanos::from_seconds(context / speed.0 + 1.0 / first.0)
+    };
+    Estimate {
+        value: wait(prefill.value, decode.value),
+        low: wait(prefill.high, decode.high),
+        high: wait(prefill.low, decode.low),
+        basis: prefill.basis.min(decode.basis),
     }
 }
 

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use super::basis::Basis;
 use super::evidence::{Evidence, Quantity};
 use super::local::Own;
+use super::loops::{self, Seen};
 use super::posynomial::{self, Observation, Term};
+use super::serving::Pace;
 use super::speed;
 use crate::catalog::hardware::Family;
 
@@ -185,7 +187,7 @@ impl Spread {
 }
 
 /// The value below which a share `part` of the weight lies; `values` are sorted.
-fn quantile(values: &[(f64, f64)], part: f64) -> f64 {
+pub(super) fn quantile(values: &[(f64, f64)], part: f64) -> f64 {
     let total: f64 = values.iter().map(|v| v.1).sum();
     let mut below = 0.0;
     for &(value, weight) in values {
@@ -256,19 +258,26 @@ pub struct Constants {
     pub theta: Vec<f64>,
     /// One for each class.
     pub spreads: BTreeMap<Class, Spread>,
+    /// Those of vLLM's steps.
+    pub pace: Pace,
+    /// Their spread over loads of a shape that was held out.
+    pub pace_spread: Spread,
     /// What a machine's own measurements have added; `None`: the published ones alone.
     pub own: Option<Own>,
 }
 
 impl Constants {
-    /// From all of `evidence`, with the spreads of the held-out predictions.
-    pub fn of(evidence: &[Evidence], held_out: &[HeldOut]) -> Self {
+    /// From all of `evidence` and what loads of vLLM have shown, with the spreads of the held-out
+    /// predictions.
+    pub fn of(evidence: &[Evidence], held_out: &[HeldOut], seen: &[Seen]) -> Self {
         let all: Vec<&Evidence> = evidence.iter().collect();
         let predicted: Vec<f64> = held_out.iter().map(|h| h.predicted).collect();
         let spread = |class| Spread::of(evidence, &predicted, class, None);
         Self {
             theta: fit(&all, None),
             spreads: Class::ALL.into_iter().map(|c| (c, spread(c))).collect(),
+            pace: loops::fit(&seen.iter().collect::<Vec<_>>()),
+            pace_spread: loops::spread(loops::errors(seen, &loops::held_out(seen, loops::SHAPE))),
             own: None,
         }
     }
@@ -300,7 +309,8 @@ impl Constants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::published;
+    use crate::catalog::{published, serving};
+    use crate::fit::serving::Factor;
     use crate::fit::{constants, evidence};
 
     /// The gate: a change that makes predictions for unseen devices worse than required fails here,
@@ -325,8 +335,12 @@ mod tests {
         assert!(prefill.median_error <= 0.15, "{prefill:?}");
         assert!((0.75..=0.85).contains(&prefill.coverage), "{prefill:?}");
 
-        let fresh = Constants::of(&found, &held_out);
+        let seen = loops::gather(&serving::all().unwrap()).unwrap();
+        let fresh = Constants::of(&found, &held_out, &seen);
         let embedded = constants::embedded();
+        for (factor, (a, b)) in Factor::ALL.iter().zip(fresh.pace.0.iter().zip(embedded.pace.0)) {
+            assert!((a - b).abs() < 0.01, "{}: {a}, embedded {b}", factor.name());
+        }
         for ((factor, a), b) in speed::factors().iter().zip(&fresh.theta).zip(&embedded.theta) {
             assert!((a - b).abs() < 0.01, "{}: {a}, embedded {b}: `bench calibrate`", factor.name);
         }

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use anyhow::{Context, bail};
 
 use super::calibrate::{Class, Constants, Spread};
+use super::serving::{FACTORS, Factor, Pace};
 use super::speed;
 
 /// The constants that `bench calibrate` found, embedded.
@@ -28,6 +29,11 @@ pub fn write(constants: &Constants) -> String {
             let _ = writeln!(text, "{},{theta:.4}", factor.name);
         }
     }
+    for (factor, theta) in Factor::ALL.iter().zip(&constants.pace.0) {
+        let _ = writeln!(text, "{},{theta:.4}", factor.name());
+    }
+    let _ = writeln!(text, "spread.vllm.low,{:.4}", constants.pace_spread.low);
+    let _ = writeln!(text, "spread.vllm.high,{:.4}", constants.pace_spread.high);
     for (class, spread) in &constants.spreads {
         let _ = writeln!(text, "spread.{}.low,{:.4}", class.key(), spread.low);
         let _ = writeln!(text, "spread.{}.high,{:.4}", class.key(), spread.high);
@@ -46,18 +52,25 @@ pub fn read(text: &str) -> anyhow::Result<Constants> {
     let factors = speed::factors();
     let theta =
         factors.iter().map(|f| values.remove(f.name.as_str()).unwrap_or(f.prior.mean)).collect();
-    let mut spreads = BTreeMap::new();
-    for class in Class::ALL {
-        let mut end = |side: &str| {
-            let name = format!("spread.{}.{side}", class.key());
-            values.remove(name.as_str()).with_context(|| format!("constants.csv has no '{name}'"))
-        };
-        spreads.insert(class, Spread { low: end("low")?, high: end("high")? });
+    let mut take =
+        |name: &str| values.remove(name).with_context(|| format!("constants.csv has no '{name}'"));
+    let mut spread = |of: &str| -> anyhow::Result<Spread> {
+        let (low, high) = (format!("spread.{of}.low"), format!("spread.{of}.high"));
+        Ok(Spread { low: take(&low)?, high: take(&high)? })
+    };
+    let pace_spread = spread("vllm")?;
+    let spreads = Class::ALL
+        .into_iter()
+        .map(|class| Ok((class, spread(class.key())?)))
+        .collect::<anyhow::Result<_>>()?;
+    let mut pace = Pace([0.0; FACTORS]);
+    for (theta, factor) in pace.0.iter_mut().zip(Factor::ALL) {
+        *theta = take(factor.name())?;
     }
     if let Some(name) = values.keys().next() {
         bail!("constants.csv: unknown constant '{name}'; make the file anew: `bench calibrate`");
     }
-    Ok(Constants { theta, spreads, own: None })
+    Ok(Constants { theta, spreads, pace, pace_spread, own: None })
 }
 
 #[cfg(test)]

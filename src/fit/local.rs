@@ -138,7 +138,13 @@ pub fn calibrate(points: &[&Point], place: &Place, published: &Constants) -> Opt
     }
     let packings = explained.iter().map(|e| e.packing).collect();
     let own = Own { posterior: posterior?, packings, noise };
-    Some(Constants { theta, spreads: published.spreads.clone(), own: Some(own) })
+    Some(Constants {
+        theta,
+        spreads: published.spreads.clone(),
+        pace: published.pace,
+        pace_spread: published.pace_spread,
+        own: Some(own),
+    })
 }
 
 /// The root mean square of what each class's constants leave unexplained; each constant that the

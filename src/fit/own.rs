@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::units::{Nanos, TokensPerSecond};
+use crate::units::TokensPerSecond;
 
 use super::answer::{self, Answer, Candidate, Estimate, Question, Verdict};
 use super::basis::Basis;
@@ -128,15 +128,7 @@ impl Own {
         answer.decode = decode.map(estimate).or(answer.decode);
         answer.prefill = prefill.map(estimate).or(answer.prefill);
         if let (Some(prefill), Some(decode)) = (answer.prefill, answer.decode) {
-            let wait = |prefill: TokensPerSecond, decode: TokensPerSecond| {
-                Nanos::from_seconds(context / prefill.0 + 1.0 / decode.0)
-            };
-            answer.ttft = Some(Estimate {
-                value: wait(prefill.value, decode.value),
-                low: wait(prefill.high, decode.high),
-                high: wait(prefill.low, decode.low),
-                basis: prefill.basis.min(decode.basis),
-            });
+            answer.ttft = Some(answer::first_token(context, prefill, decode));
         }
     }
 }

@@ -203,7 +203,7 @@ fn normal_equations(
 }
 
 /// Solves (A + damping·diag A)·x = b by Cholesky; A is positive definite thanks to the priors.
-fn solve_damped(a: &[Vec<f64>], b: &[f64], damping: f64) -> Vec<f64> {
+pub(super) fn solve_damped(a: &[Vec<f64>], b: &[f64], damping: f64) -> Vec<f64> {
     let n = b.len();
     let mut l: Vec<Vec<f64>> = a.to_vec();
     for (i, row) in l.iter_mut().enumerate() {

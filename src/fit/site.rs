@@ -10,6 +10,7 @@ use super::basis::Basis;
 use super::calibrate::{Class, Constants, Spread};
 use super::machine::{Machine, driver_share};
 use super::posynomial::Term;
+use super::serving::Serving;
 use super::speed::{Paced, Place};
 use super::split::{Rooms, Share, Split};
 use super::vllm;
@@ -57,6 +58,8 @@ pub struct Site<'a> {
     pub limits: vllm::Limits,
     /// What vLLM's numbers rest on.
     pub vllm_remark: Arc<str>,
+    /// The steps of vLLM on the one card, where this machine has not shown its own.
+    pub serving: Option<Serving>,
     /// Why there is no speed of several cards with vLLM.
     pub no_tensor_parallel: Arc<str>,
     /// The interval's width over that of measured devices.
@@ -85,14 +88,21 @@ impl<'a> Site<'a> {
             Some(host) => format!("what is on the CPU at the speed of '{}'; {LINK_WORDS}", host.id),
             None => String::new(),
         };
+        let serving = match machine.devices.as_slice() {
+            [device] if is_vllm && constants.own.is_none() => {
+                Serving::of(device, constants.pace, constants.pace_spread)
+            }
+            _ => None,
+        };
         Self {
             constants,
+            serving,
             usable: usable(machine, question),
             rooms: rooms(machine),
             count: machine.devices.len(),
             has_own_memory: machine.has_own_memory(),
             is_vllm,
-            // vLLM's rows of several streams were not fitted, and llama.cpp gains otherwise.
+            // vLLM's gain is that of `serving`, and llama.cpp's is another.
             tells_streams: !is_vllm
                 && known.iter().all(|p| p.fp16.is_some() && constants.has_seen(p.family)),
             no_speed: missing

@@ -27,9 +27,9 @@ pub const BLOCK: u64 = 16;
 /// 3090).
 const OUTSIDE: f64 = 0.35;
 
-/// Why its speeds are uncertain.
+/// Why its speeds are uncertain where `fit::serving` cannot tell them.
 pub const UNSEEN: &str =
-    "no single-stream measurement of vLLM was fitted: llama.cpp's factors, twice the interval";
+    "vLLM's steps are not known for this device: llama.cpp's factors, twice the interval";
 
 /// What its memory rests on.
 pub fn remark(utilization: f64) -> String {
@@ -81,7 +81,7 @@ impl Checkpoint {
         let blueprint = Blueprint::new(spec)?;
         match self {
             Self::Bf16 => blueprint.packed(Quant::BF16),
-            Self::Fp8 => blueprint.flat(8.0, Packing::Q8),
+            Self::Fp8 => blueprint.flat(8.0, Packing::Fp8),
             Self::Awq | Self::Gptq => blueprint.flat(4.156_25, Packing::Q4),
             Self::Gptq8 => blueprint.flat(8.187_5, Packing::Q8),
         }
@@ -129,6 +129,12 @@ impl Limits {
     pub fn of(machine: &Machine) -> Self {
         let (batch_tokens, requests) = machine.devices.first().map_or((2048, 256), batch);
         Self { batch_tokens, requests, cards: machine.devices.len() as u64 }
+    }
+
+    /// Those of one such card.
+    pub fn of_device(device: &Device) -> Self {
+        let (batch_tokens, requests) = batch(device);
+        Self { batch_tokens, requests, cards: 1 }
     }
 }
 
@@ -228,6 +234,25 @@ mod tests {
             let pool = ask("a100-sxm-80gb", model, utilization, 8192, 1).pool.unwrap();
             let off = pool.bytes.gib() / gib - 1.0;
             assert!(off.abs() < 0.10, "{model}: {}, published {gib} GiB", pool.bytes);
+        }
+    }
+
+    /// The tokens that vLLM 0.30.0 said at its start, of the runs in `serving.csv`.
+    #[test]
+    fn pools_hold_about_the_tokens_that_vllm_told() {
+        for load in crate::catalog::serving::all().unwrap() {
+            let layout = Layout { slot_tokens: Tokens(8192), ..Layout::default() };
+            let question = Question { utilization: 0.9, ..Question::new(layout, ENGINE) };
+            let machine = Machine::parse(&load.device, &[]).unwrap();
+            let spec = models::find(&load.model_id).unwrap();
+            let packed = Checkpoint::named(&load.checkpoint).unwrap().packed(spec).unwrap();
+            let plan = memory::Plan::new(spec, &layout);
+            let (weights, work) = (&packed.weights, &packed.work);
+            let candidate = answer::Candidate { spec, weights, plan: &plan, work };
+            let constants = crate::fit::constants::embedded();
+            let pool = answer::answer(&candidate, &machine, &question, constants).pool.unwrap();
+            let off = pool.tokens as f64 / load.cache_tokens.unwrap() as f64 - 1.0;
+            assert!(off.abs() < 0.05, "{} {}: {off}", load.checkpoint, pool.tokens);
         }
     }
 

@@ -60,6 +60,8 @@ pub enum Packing {
     F16,
     /// Not packed: BF16.
     BF16,
+    /// Eight-bit floats.
+    Fp8,
     /// One scale for 32 weights of 8 bits.
     Q8,
     /// One scale for 32 weights of 4 bits.
@@ -74,14 +76,23 @@ pub enum Packing {
 
 impl Packing {
     /// Every packing.
-    pub const ALL: [Self; 7] =
-        [Self::F16, Self::BF16, Self::Q8, Self::Q4, Self::Q4K, Self::OtherK, Self::Mxfp4];
+    pub const ALL: [Self; 8] = [
+        Self::F16,
+        Self::BF16,
+        Self::Fp8,
+        Self::Q8,
+        Self::Q4,
+        Self::Q4K,
+        Self::OtherK,
+        Self::Mxfp4,
+    ];
 
     /// Its word in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::Fp8 => "FP8",
             Self::Q8 => "Q8",
             Self::Q4 => "Q4",
             Self::Q4K => "Q4-K",

@@ -114,6 +114,8 @@ impl Library {
             histogram("time_to_first_token_seconds", self.prompt_seconds),
             histogram("request_decode_time_seconds", self.decode_seconds),
             "vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"mock\"} 0.0\n".to_owned(),
+            "vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"1000\"} 1.0\n"
+                .to_owned(),
         ]
         .concat()
     }

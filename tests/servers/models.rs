@@ -41,7 +41,9 @@ fn a_model_that_ollama_has_is_used_by_its_name() {
 fn vllm_s_own_times_are_what_a_trial_added_to_its_metrics() {
     let mock = MockServer::start(0).unwrap();
     let setup = server("vllm", "").option("url", mock.url("ttft_ms=50,tpot_ms=2,usage=running"));
-    let mut client = setup.start();
+    let (mut client, report) = setup.load().unwrap();
+    assert_eq!(report.effective["cache_blocks"], "1000");
+    assert_eq!(report.effective["block_tokens"], "16");
     client.sample();
     let samples = client.samples(vec![request(11); 3]);
     for sample in &samples {

@@ -1,6 +1,7 @@
 //! `bench calibrate`: fits the constants of the speed model to published measurements and says how
 //! wrong it is about devices that it has not seen.
 
+mod loads;
 pub mod own;
 mod steps;
 
@@ -75,11 +76,13 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     let shapes = published::models()?;
     let (found, aside) = evidence::gather(&published::all()?, &shapes)?;
     let held_out = calibrate::leave_one_device_out(&found);
-    let fitted = Constants::of(&found, &held_out);
+    let (published_loads, seen) = loads::embedded()?;
+    let fitted = Constants::of(&found, &held_out, &seen);
     if let Some(path) = &args.constants {
         write(path, &constants::write(&fitted))?;
     }
     let mut report = accuracy(&found, &held_out, &aside, &flags(args));
+    report.sections.extend(loads::sections(&published_loads, &seen)?);
     report.sections.extend(own);
     if let Some(path) = &args.check {
         let name = path.display().to_string();

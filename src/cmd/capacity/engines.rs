@@ -2,10 +2,11 @@
 //! calibrated by this machine's own records, or fitted to results.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::capacity::{Engine, Predicted, StepTime, predict};
+use crate::capacity::{Engine, Predicted, StepTime, predict, predict_serving};
 use crate::catalog::hardware::{self, Device, Kind};
 use crate::catalog::models::{self, ModelSpec};
 use crate::cmd::here::Here;
@@ -15,7 +16,9 @@ use crate::fit::constants;
 use crate::fit::machine::Machine;
 use crate::fit::memory::{Layout, Plan};
 use crate::fit::packed::Packed;
+use crate::fit::site::Site;
 use crate::fit::vllm::{self, Checkpoint};
+use crate::fit::work;
 use crate::model::quant::Quant;
 use crate::scenario::Scenario;
 use crate::units::Tokens;
@@ -333,8 +336,21 @@ fn one(
     let (prompt, answer) = mix.mean();
     let cached = Tokens(prompt.0.saturating_add(answer.0 / 2));
     let longest = Tokens(weights.spec.context_max);
+    // What this machine has shown of itself says more than what was published.
+    let shown = here.is_some_and(|here| here.own.constants(engine.of_fit()).is_some());
+    let question = Question::new(Layout::default(), engine.of_fit());
+    let site = Site::new(machine, &question, constants::embedded());
     let Predicted { steps: [slow, likely, fast], basis, remarks } =
-        predict(sequences, cached, longest, ask)?;
+        match site.serving.as_ref().filter(|_| !shown) {
+            Some(serving) => {
+                let value_bytes = work::value_bytes(question.layout.kv_type);
+                let work = &weights.packed.work;
+                let mut predicted = predict_serving(sequences, cached, value_bytes, serving, work)?;
+                predicted.remarks.insert(0, Arc::clone(&site.vllm_remark));
+                predicted
+            }
+            None => predict(sequences, cached, longest, ask)?,
+        };
     let options = rooms.into_iter().map(|room| engine.with(likely.clone(), room)).collect();
     let mut sources = vec![format!(
         "Steps on {}: fit, {} {} with {}; range: four of five measurements. Network and tokenizer \

@@ -91,9 +91,10 @@ fn machinery(
     let (fit, room) = (&steps.fit, steps.room);
     let sequences = args.parallel.unwrap_or(room.sequences);
     let slots = Room::Slots { slots: sequences, tokens: mix.context };
+    let cache = cache_tokens(record);
     let room = match kind {
         EngineName::Vllm => Room::Pool {
-            tokens: u64::from(sequences) * u64::from(mix.context.0),
+            tokens: cache.unwrap_or(u64::from(sequences) * u64::from(mix.context.0)),
             sequences,
             step_tokens: room.step_tokens,
         },
@@ -122,10 +123,13 @@ fn machinery(
         ));
     }
     if kind == EngineName::Vllm {
-        sources.push(
-            "The size of vLLM's cache was not recorded: room for every sequence is assumed."
-                .to_owned(),
-        );
+        sources.push(match cache {
+            Some(tokens) => format!("vLLM's cache held {} tokens, as it said.", grouped(tokens)),
+            None => {
+                "The size of vLLM's cache was not recorded: room for every sequence is assumed."
+                    .to_owned()
+            }
+        });
     }
     Machinery {
         name: format!("{machine_name}, {}", record.engine),
@@ -134,5 +138,31 @@ fn machinery(
         options: vec![engine],
         basis: Basis::Measured,
         sources,
+    }
+}
+
+/// Tokens that the server's cache held, where it said so.
+fn cache_tokens(record: &Record) -> Option<u64> {
+    let settings = record.effective_settings.as_deref()?;
+    let said = |key: &str| {
+        let word = settings.split_whitespace().find_map(|word| word.strip_prefix(key));
+        word?.strip_prefix('=')?.parse::<u64>().ok()
+    };
+    said("cache_blocks")?.checked_mul(said("block_tokens")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_of_a_server_is_its_blocks_times_their_size() {
+        let of = |settings: &str| {
+            let effective_settings = Some(settings.to_owned());
+            cache_tokens(&Record { effective_settings, ..Record::default() })
+        };
+        assert_eq!(of("block_tokens=16 cache_blocks=1000 model=x"), Some(16_000));
+        assert_eq!(of("block_tokens=16"), None);
+        assert_eq!(of("block_tokens=16 cache_blocks=None"), None);
     }
 }

@@ -164,8 +164,8 @@ pub fn engines(sources: &[Source], rows: &[Row]) -> Vec<Section> {
 
 /// Settings without those that follow the size of a case.
 fn without_room(settings: &str) -> String {
-    let is_kept =
-        |word: &&str| !word.starts_with("context_tokens=") && !word.starts_with("batch_tokens=");
+    let follow = ["context_tokens=", "batch_tokens=", "cache_blocks="];
+    let is_kept = |word: &&str| follow.iter().all(|key| !word.starts_with(key));
     settings.split_whitespace().filter(is_kept).collect::<Vec<_>>().join(" ")
 }
 
