@@ -13,6 +13,8 @@ use crate::stats;
 const HELD_BACK: usize = 5;
 /// Steps of a number of sequences that bear a point of the curve.
 const BEARS: usize = 4;
+/// Ways of computing batches differ in a step where their relative errors are so far apart.
+const APPARENT: f64 = 0.02;
 /// A point of the prompts' curve is at least this many times the one before.
 const APART: f64 = 1.5;
 /// What measures what is missing.
@@ -24,7 +26,8 @@ const REMEDY: &str = "run a [[matrix]] with 'calibrate = true' for this engine, 
 pub struct StepFit {
     /// The step times.
     pub step: StepTime,
-    /// How the engine computes the sequences of a step: as explains the held-back steps better.
+    /// How the engine computes the sequences of a step: in pieces, unless whole batches are surely nearer
+    /// to the steps held back.
     pub batches: Batches,
     /// The median error of the other way; `None` where the slots of requests are not known, so that
     /// whole batches are all that can be told.
@@ -52,8 +55,13 @@ pub fn fit(trials: &[Vec<Seen>], room: Room) -> anyhow::Result<StepFit> {
     let told = room.sequences > 1 && steps.iter().all(|step| step.pieces.is_some());
     let pieces = told.then(|| Explained::by(&steps, Batches::Pieces, room));
     let (found, other) = match (whole, pieces) {
-        (Ok(whole), Some(Ok(pieces))) if pieces.off() < whole.off() => (pieces, Some(whole)),
-        (Ok(whole), Some(Ok(pieces))) => (whole, Some(pieces)),
+        (Ok(whole), Some(Ok(pieces))) if whole.is_surely_nearer_than(&pieces) => {
+            (whole, Some(pieces))
+        }
+        // Whole batches have more that is free (times of both kinds together, and of a token beside
+        // prompts), by which they explain most of what pieces take longer: in doubt it is these,
+        // as a server with slots is that nobody told to share its cache.
+        (Ok(whole), Some(Ok(pieces))) => (pieces, Some(whole)),
         (Err(_), Some(Ok(pieces))) => (pieces, None),
         (whole, _) => (whole?, None),
     };
@@ -73,30 +81,38 @@ pub fn fit(trials: &[Vec<Seen>], room: Room) -> anyhow::Result<StepFit> {
 struct Explained {
     batches: Batches,
     step: StepTime,
-    /// Relative errors of steps that were held back.
+    /// The sizes of relative errors of steps that were held back.
     errors: Vec<f64>,
+    /// Those of all steps, each held back in its turn.
+    each: Vec<f64>,
 }
 
 impl Explained {
     fn by(steps: &[Step], batches: Batches, room: Room) -> anyhow::Result<Self> {
         let knots = Knots::of(steps, batches, room)?;
         let rows: Vec<Row> = steps.iter().map(|step| knots.row(step)).collect();
-        let (mut kept, mut held) = (Vec::new(), Vec::new());
-        for (i, row) in rows.iter().enumerate() {
-            if i % HELD_BACK == HELD_BACK - 1 { &mut held } else { &mut kept }.push(row.clone());
+        let mut each = vec![0.0; rows.len()];
+        for turn in 0..HELD_BACK {
+            let kept = rows.iter().enumerate().filter(|(i, _)| i % HELD_BACK != turn);
+            let kept: Vec<Row> = kept.map(|(_, row)| row.clone()).collect();
+            let judged = least_squares::non_negative(&kept);
+            for i in (turn..rows.len()).step_by(HELD_BACK) {
+                each[i] = least_squares::relative_error(&rows[i], &judged).abs();
+            }
         }
-        let judged = least_squares::non_negative(&kept);
-        let errors =
-            held.iter().map(|row| least_squares::relative_error(row, &judged).abs()).collect();
+        let errors = each.iter().skip(HELD_BACK - 1).step_by(HELD_BACK).copied().collect();
         let step = knots.step_time(&least_squares::non_negative(&rows))?;
-        Ok(Self { batches, step, errors })
+        Ok(Self { batches, step, errors, each })
     }
 
-    /// How far off it is: the mean error, of which a step that hung has no more than 1. Both ways
-    /// share those, and most steps: few are in several pieces, which a median would not see.
-    fn off(&self) -> f64 {
-        let sum: f64 = self.errors.iter().map(|error| error.min(1.0)).sum();
-        sum / self.errors.len().max(1) as f64
+    /// Whether it is nearer in most of the steps in which the two differ, by three standard deviations
+    /// of a fair coin (sign test): how much a step was off says more of the machine than of the way.
+    fn is_surely_nearer_than(&self, other: &Self) -> bool {
+        let pairs = self.each.iter().zip(&other.each);
+        let differ = pairs.filter(|(own, other)| (**own - **other).abs() > APPARENT);
+        let (nearer, farther): (Vec<_>, Vec<_>) = differ.partition(|(own, other)| own < other);
+        let (nearer, all) = (nearer.len() as f64, (nearer.len() + farther.len()) as f64);
+        nearer > all / 2.0 + 3.0 * all.sqrt() / 2.0
     }
 }
 

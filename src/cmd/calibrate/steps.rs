@@ -93,8 +93,8 @@ fn step_section(steps: &MeasuredSteps) -> Section {
         notes.insert(
             1,
             format!(
-                "How it computes the sequences of a step, from the slots of its requests: {}. The \
-                 other way explains the steps that were held back less well: median error {}.",
+                "How it computes the sequences of a step, from the slots of its requests: {}. \
+                 Computed the other way, the steps that were held back have a median error of {}.",
                 fit.batches.words(),
                 Share(other)
             ),
