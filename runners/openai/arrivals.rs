@@ -210,6 +210,7 @@ impl Arrivals {
             server_decode_ns: self.usage.decode_ns,
             server_ttft_ns: self.usage.ttft_ns,
             server_load_ns: self.usage.load_ns,
+            slot: self.usage.slot,
             server_means: false,
             finish: self.finish,
             error: None,

@@ -162,6 +162,7 @@ pub struct Event {
     tokens: Length,
     stop: Option<bool>,
     stop_type: Option<String>,
+    id_slot: Option<i64>,
     timings: Option<Timings>,
     // Ollama, in nanoseconds
     response: Filled,
@@ -208,6 +209,7 @@ pub struct Usage {
     pub decode_ns: Option<u64>,
     pub ttft_ns: Option<u64>,
     pub load_ns: Option<u64>,
+    pub slot: Option<u32>,
     /// Whether reasoning was streamed and not only counted.
     pub reasoning_seen: bool,
 }
@@ -224,6 +226,7 @@ impl Usage {
         self.decode_ns = later.decode_ns.or(self.decode_ns);
         self.ttft_ns = later.ttft_ns.or(self.ttft_ns);
         self.load_ns = later.load_ns.or(self.load_ns);
+        self.slot = later.slot.or(self.slot);
         self.reasoning_seen |= later.reasoning_seen;
     }
 
@@ -310,6 +313,7 @@ impl Event {
             prompt_ns: self.prompt_eval_duration,
             decode_ns: self.eval_duration,
             load_ns: self.load_duration,
+            slot: self.id_slot.and_then(|slot| slot.try_into().ok()),
             ..Usage::default()
         };
         let of_message = self.message.as_ref().and_then(|message| message.usage.as_ref());

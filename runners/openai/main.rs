@@ -243,7 +243,10 @@ impl Runner for Served {
             self.bodies.push(bodies.of(request, order)?);
             orders.push(order);
         }
-        let at_once = requests.iter().filter(|request| request.after.is_none()).count();
+        // Only what is needed at once: llama-server has a thread for each connection, and may leave
+        // those of many that come together waiting for the end of another's idle time (5 s).
+        let is_first = |request: &&Request| request.after.is_none() && request.start_ns == 0;
+        let at_once = requests.iter().filter(is_first).count().max(1);
         self.runtime.block_on(self.pool.fill(&self.target, at_once));
         let metrics = self.descriptor.metrics.as_ref();
         self.sums = metrics.and_then(|how| Sums::read(&self.runtime, &self.target, how));

@@ -54,6 +54,10 @@ impl Pool {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_ok_and(|idle| idle.is_empty())
+    }
+
     /// Opens connections until `wanted` are idle, as far as the server lets it.
     pub async fn fill(&self, target: &Target, wanted: usize) {
         if let Ok(mut idle) = self.0.lock() {
@@ -101,6 +105,8 @@ struct Received {
 
 struct Shared {
     trial: Trial,
+    /// Requests come by the clock, and no number of connections is known to suffice.
+    is_open_loop: bool,
     requests: Vec<Planned>,
     ended: Vec<SetOnce<u64>>,
     unparsed: AtomicUsize,
@@ -123,7 +129,9 @@ pub async fn run(trial: Trial, requests: &[Request], bodies: Vec<Bytes>) -> Vec<
         think_ns: request.think_ns,
         latest_ns: request.latest_ns,
     });
+    let is_late = |request: &Request| request.after.is_none() && request.start_ns > 0;
     let shared = Arc::new(Shared {
+        is_open_loop: requests.iter().any(is_late),
         requests: planned.collect(),
         ended: requests.iter().map(|_| SetOnce::new()).collect(),
         unparsed: AtomicUsize::new(0),
@@ -212,6 +220,11 @@ impl Shared {
             Some(connection) => connection,
             None => Connection::open(target).await?,
         };
+        if self.is_open_loop && self.trial.pool.is_empty() {
+            // For the next one, so that its time has no handshake in it.
+            let (pool, target) = (Arc::clone(&self.trial.pool), target.clone());
+            tokio::spawn(async move { pool.fill(&target, 1).await });
+        }
         let mut response = loop {
             let used = connection.used;
             let work = connection.send(target, &self.trial.path, Ask::Post(planned.body.clone()));

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::pieces::MICRO_BATCH;
 use super::step::StepTime;
 use crate::units::Tokens;
 
@@ -21,6 +22,9 @@ pub enum Cache {
     Slots {
         /// A part: the longest prompt with its answer.
         tokens: Tokens,
+        /// Whether they are parts of one cache (llama.cpp's `--kv-unified`), so that a batch is
+        /// computed whole. Each for itself, it is cut into [pieces](super::pieces()).
+        unified: bool,
     },
 }
 
@@ -35,6 +39,8 @@ pub struct Engine {
     pub sequences: u32,
     /// The most tokens of a step, of prompts and generation together.
     pub step_tokens: u32,
+    /// The most tokens of a piece, where a step is computed in pieces.
+    pub micro_batch: u32,
     /// Where its caches lie.
     pub cache: Cache,
     /// Requests that may wait; one more is refused. `None`: as many as come.
@@ -54,37 +60,53 @@ impl Engine {
             step,
             sequences: 256,
             step_tokens: 2048,
+            micro_batch: MICRO_BATCH,
             cache: Cache::Paged { tokens: cache_tokens, block: 16 },
             queue: None,
             reuses_prefix: true,
         }
     }
 
-    /// llama-server with `parallel` slots of `slot_tokens`: a step takes a token of every slot that
-    /// generates and fills up to `n_batch` (2,048) with prompts; what finds no slot waits. A slot
-    /// keeps its cache until another conversation takes it. Source: tools/server/README.md and
-    /// `update_slots` of llama.cpp.
+    /// llama-server with `--parallel` slots of `slot_tokens`, and without `--kv-unified`: a step takes
+    /// a token of every slot that generates and fills up to `n_batch` (2,048) with prompts, in the
+    /// order of slots; what finds no slot waits. A slot keeps its cache until another conversation
+    /// takes it. Source: tools/server/README.md and `update_slots` of llama.cpp.
     pub fn llama_server(step: StepTime, parallel: u32, slot_tokens: Tokens) -> Self {
         Self {
             name: "llama-server".to_owned(),
             step,
             sequences: parallel,
             step_tokens: 2048,
-            cache: Cache::Slots { tokens: slot_tokens },
+            micro_batch: MICRO_BATCH,
+            cache: Cache::Slots { tokens: slot_tokens, unified: false },
             queue: None,
             reuses_prefix: true,
         }
     }
 
+    /// The same with one cache for all its slots.
+    pub fn unified(self) -> Self {
+        let cache = match self.cache {
+            Cache::Slots { tokens, .. } => Cache::Slots { tokens, unified: true },
+            paged @ Cache::Paged { .. } => paged,
+        };
+        Self { cache, ..self }
+    }
+
     /// Ollama with `OLLAMA_NUM_PARALLEL` (default 1) and `OLLAMA_MAX_QUEUE` (default 512, then it
-    /// answers 503); batches of 512 tokens. Source: Ollama's FAQ and envconfig/config.go.
+    /// answers 503); batches of 512 tokens. Source: Ollama's FAQ and envconfig/config.go. Its own
+    /// engine keeps all sequences in one cache and computes a batch whole (kvcache/causal.go). Its
+    /// other one, on llama.cpp, does not set `kv_unified` (llama/llama.go), and would compute in
+    /// pieces as llama-server does; which of the two runs a model is Ollama's choice, and the first
+    /// is simulated.
     pub fn ollama(step: StepTime, parallel: u32, slot_tokens: Tokens) -> Self {
         Self {
             name: "Ollama".to_owned(),
             step,
             sequences: parallel,
             step_tokens: 512,
-            cache: Cache::Slots { tokens: slot_tokens },
+            micro_batch: MICRO_BATCH,
+            cache: Cache::Slots { tokens: slot_tokens, unified: true },
             queue: Some(512),
             reuses_prefix: true,
         }
@@ -97,7 +119,9 @@ impl Engine {
             step,
             sequences: 1,
             step_tokens: 512,
-            cache: Cache::Slots { tokens: context },
+            micro_batch: MICRO_BATCH,
+            // Nothing is beside the one sequence.
+            cache: Cache::Slots { tokens: context, unified: true },
             queue: None,
             reuses_prefix: false,
         }
@@ -109,7 +133,7 @@ impl Engine {
             Cache::Paged { tokens: all, block } => {
                 tokens.div_ceil(u64::from(block)) * u64::from(block) <= all
             }
-            Cache::Slots { tokens: slot } => tokens <= u64::from(slot.0),
+            Cache::Slots { tokens: slot, .. } => tokens <= u64::from(slot.0),
         }
     }
 
@@ -117,7 +141,7 @@ impl Engine {
     pub fn cache_tokens(&self) -> u64 {
         match self.cache {
             Cache::Paged { tokens, .. } => tokens,
-            Cache::Slots { tokens } => u64::from(tokens.0) * u64::from(self.sequences),
+            Cache::Slots { tokens, .. } => u64::from(tokens.0) * u64::from(self.sequences),
         }
     }
 }

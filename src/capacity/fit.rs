@@ -4,6 +4,7 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::least_squares::{self, Row};
+use super::pieces::Batches;
 use super::step::{Curve, StepTime};
 use super::steps::{Room, Seen, Step, reconstruct};
 use crate::stats;
@@ -12,6 +13,8 @@ use crate::stats;
 const HELD_BACK: usize = 5;
 /// Steps of a number of sequences that bear a point of the curve.
 const BEARS: usize = 4;
+/// Ways of computing batches differ in a step where their relative errors are so far apart.
+const APPARENT: f64 = 0.02;
 /// A point of the prompts' curve is at least this many times the one before.
 const APART: f64 = 1.5;
 /// What measures what is missing.
@@ -23,6 +26,12 @@ const REMEDY: &str = "run a [[matrix]] with 'calibrate = true' for this engine, 
 pub struct StepFit {
     /// The step times.
     pub step: StepTime,
+    /// How the engine computes the sequences of a step: in pieces, unless whole batches are surely nearer
+    /// to the steps held back.
+    pub batches: Batches,
+    /// The median error of the other way; `None` where the slots of requests are not known, so that
+    /// whole batches are all that can be told.
+    pub other_error_median: Option<f64>,
     /// Of steps that were held back: the median size of the relative error.
     pub error_median: f64,
     /// And the one that 95 % do not exceed; `None` of fewer than 20.
@@ -42,24 +51,69 @@ pub fn fit(trials: &[Vec<Seen>], room: Room) -> anyhow::Result<StepFit> {
         !steps.is_empty(),
         "no step can be told from these samples: none has two tokens of a request; {REMEDY}"
     );
-    let knots = Knots::of(&steps, room)?;
-    let rows: Vec<Row> = steps.iter().map(|step| knots.row(step)).collect();
-    let (mut kept, mut held) = (Vec::new(), Vec::new());
-    for (i, row) in rows.iter().enumerate() {
-        if i % HELD_BACK == HELD_BACK - 1 { &mut held } else { &mut kept }.push(row.clone());
-    }
-    let judged = least_squares::non_negative(&kept);
-    let errors: Vec<f64> =
-        held.iter().map(|row| least_squares::relative_error(row, &judged).abs()).collect();
-    let step = knots.step_time(&least_squares::non_negative(&rows))?;
+    let whole = Explained::by(&steps, Batches::Whole, room);
+    let told = room.sequences > 1 && steps.iter().all(|step| step.pieces.is_some());
+    let pieces = told.then(|| Explained::by(&steps, Batches::Pieces, room));
+    let (found, other) = match (whole, pieces) {
+        (Ok(whole), Some(Ok(pieces))) if whole.is_surely_nearer_than(&pieces) => {
+            (whole, Some(pieces))
+        }
+        // Whole batches have more that is free (times of both kinds together, and of a token beside
+        // prompts), by which they explain most of what pieces take longer: in doubt it is these,
+        // as a server with slots is that nobody told to share its cache.
+        (Ok(whole), Some(Ok(pieces))) => (pieces, Some(whole)),
+        (Err(_), Some(Ok(pieces))) => (pieces, None),
+        (whole, _) => (whole?, None),
+    };
     Ok(StepFit {
-        step,
-        error_median: stats::median(&errors).unwrap_or(f64::NAN),
-        error_p95: stats::percentile(&errors, 95.0),
+        step: found.step,
+        batches: found.batches,
+        other_error_median: other.and_then(|other| stats::median(&other.errors)),
+        error_median: stats::median(&found.errors).unwrap_or(f64::NAN),
+        error_p95: stats::percentile(&found.errors, 95.0),
         steps: steps.len(),
         sequences: steps.iter().map(|step| step.sequences).max().unwrap_or(0),
         prompt_tokens: steps.iter().map(|step| step.prompt_tokens() as u32).max().unwrap_or(0),
     })
+}
+
+/// Step times for one way of computing batches.
+struct Explained {
+    batches: Batches,
+    step: StepTime,
+    /// The sizes of relative errors of steps that were held back.
+    errors: Vec<f64>,
+    /// Those of all steps, each held back in its turn.
+    each: Vec<f64>,
+}
+
+impl Explained {
+    fn by(steps: &[Step], batches: Batches, room: Room) -> anyhow::Result<Self> {
+        let knots = Knots::of(steps, batches, room)?;
+        let rows: Vec<Row> = steps.iter().map(|step| knots.row(step)).collect();
+        let mut each = vec![0.0; rows.len()];
+        for turn in 0..HELD_BACK {
+            let kept = rows.iter().enumerate().filter(|(i, _)| i % HELD_BACK != turn);
+            let kept: Vec<Row> = kept.map(|(_, row)| row.clone()).collect();
+            let judged = least_squares::non_negative(&kept);
+            for i in (turn..rows.len()).step_by(HELD_BACK) {
+                each[i] = least_squares::relative_error(&rows[i], &judged).abs();
+            }
+        }
+        let errors = each.iter().skip(HELD_BACK - 1).step_by(HELD_BACK).copied().collect();
+        let step = knots.step_time(&least_squares::non_negative(&rows))?;
+        Ok(Self { batches, step, errors, each })
+    }
+
+    /// Whether it is nearer in most of the steps in which the two differ, by three standard deviations
+    /// of a fair coin (sign test): how much a step was off says more of the machine than of the way.
+    fn is_surely_nearer_than(&self, other: &Self) -> bool {
+        let pairs = self.each.iter().zip(&other.each);
+        let differ = pairs.filter(|(own, other)| (**own - **other).abs() > APPARENT);
+        let (nearer, farther): (Vec<_>, Vec<_>) = differ.partition(|(own, other)| own < other);
+        let (nearer, all) = (nearer.len() as f64, (nearer.len() + farther.len()) as f64);
+        nearer > all / 2.0 + 3.0 * all.sqrt() / 2.0
+    }
 }
 
 /// How an engine kept to its step times in a run that had no part in them.
@@ -75,10 +129,11 @@ pub struct Pace {
 }
 
 /// The pace of an engine in a trial; `None` where no step can be told.
-pub fn pace(step: &StepTime, trial: &[Seen], room: Room) -> Option<Pace> {
+pub fn pace(step: &StepTime, batches: Batches, trial: &[Seen], room: Room) -> Option<Pace> {
     let steps = reconstruct(trial, room);
-    let ratios: Vec<f64> = steps.iter().map(|s| s.seconds / s.expected(step)).collect();
-    let over = |s: &Step| (s.seconds - 2.0 * s.expected(step)).max(0.0);
+    let expected = |s: &Step| s.expected(step, batches);
+    let ratios: Vec<f64> = steps.iter().map(|s| s.seconds / expected(s)).collect();
+    let over = |s: &Step| (s.seconds - 2.0 * expected(s)).max(0.0);
     let hung = steps.iter().map(over).sum();
     Some(Pace { median: stats::median(&ratios)?, hung, steps: steps.len() })
 }
@@ -88,6 +143,7 @@ pub fn pace(step: &StepTime, trial: &[Seen], room: Room) -> Option<Pace> {
 struct Knots {
     decode: Vec<f64>,
     prompt: Vec<f64>,
+    batches: Batches,
     /// Whether a step with prompts alone was seen without a way to the engine: else the base of
     /// the prompts' curve, the way and what both kinds take more cannot be told apart, and the last
     /// of them counts as nothing.
@@ -95,9 +151,10 @@ struct Knots {
 }
 
 impl Knots {
-    fn of(steps: &[Step], room: Room) -> anyhow::Result<Self> {
+    fn of(steps: &[Step], batches: Batches, room: Room) -> anyhow::Result<Self> {
         let generating = steps.iter().filter(|step| step.prompts.is_empty());
-        let decode = borne(generating.map(|step| f64::from(step.sequences)).collect(), BEARS, 1.0);
+        let generating = generating.flat_map(|step| generated(step, batches));
+        let decode = borne(generating.collect(), BEARS, 1.0);
         ensure!(!decode.is_empty(), "no step generates alone in these samples; {REMEDY}");
         ensure!(
             decode.len() > 1 || room.sequences < 2,
@@ -105,11 +162,7 @@ impl Knots {
              {REMEDY}",
             decode[0]
         );
-        // Steps with prompts alone, and those beside which others generate, whose tokens they join.
-        let computing = steps.iter().flat_map(|step| {
-            let beside = f64::from(step.sequences);
-            step.prompts.iter().map(move |part| part.tokens + beside)
-        });
+        let computing = steps.iter().flat_map(|step| computed(step, batches));
         let prompt = borne(computing.collect(), 1, APART);
         ensure!(
             prompt.len() > 1,
@@ -117,21 +170,24 @@ impl Knots {
              {REMEDY}"
         );
         let alone = |step: &Step| step.sequences == 0 && !step.from_idle;
-        Ok(Self { decode, prompt, apart: steps.iter().any(alone) })
+        Ok(Self { decode, prompt, batches, apart: steps.iter().any(alone) })
     }
 
     /// The row of a step. Columns: the curve of generation, a cached token, the curve of prompts, a
     /// pair, both kinds, a sequence beside prompts, the way to the engine.
     fn row(&self, step: &Step) -> Row {
         let mut columns = Vec::with_capacity(self.decode.len() + self.prompt.len() + 5);
-        let sequences = f64::from(step.sequences);
-        let generates_alone = step.sequences > 0 && step.prompts.is_empty();
-        let times = if generates_alone { 1.0 } else { 0.0 };
-        columns.extend(shares(&self.decode, sequences).map(|share| share * times));
+        let mut decode = vec![0.0; self.decode.len()];
+        for at_once in generated(step, self.batches) {
+            for (sum, share) in decode.iter_mut().zip(shares(&self.decode, at_once)) {
+                *sum += share;
+            }
+        }
+        columns.extend(decode);
         columns.push(if step.sequences > 0 { step.cached } else { 0.0 });
         let mut prompt = vec![0.0; self.prompt.len()];
-        for part in &step.prompts {
-            for (sum, ramp) in prompt.iter_mut().zip(ramps(&self.prompt, part.tokens + sequences)) {
+        for tokens in computed(step, self.batches) {
+            for (sum, ramp) in prompt.iter_mut().zip(ramps(&self.prompt, tokens)) {
                 *sum += ramp;
             }
         }
@@ -139,7 +195,9 @@ impl Knots {
         columns.push(step.prompts.iter().map(|part| part.pairs).sum());
         let both = step.sequences > 0 && !step.prompts.is_empty();
         columns.push(if both && self.apart { 1.0 } else { 0.0 });
-        columns.push(if both { sequences } else { 0.0 });
+        // In pieces, those beside prompts lie on the curve of generation.
+        let beside = both && self.batches == Batches::Whole;
+        columns.push(if beside { f64::from(step.sequences) } else { 0.0 });
         columns.push(if step.from_idle { 1.0 } else { 0.0 });
         Row { columns, value: step.seconds, kind: usize::from(!step.prompts.is_empty()) }
     }
@@ -158,6 +216,34 @@ impl Knots {
             beside: rest[2],
             entry: rest[3],
         })
+    }
+}
+
+/// The sequences at once of what lies on the curve of generation: steps of it alone, or pieces with a
+/// token of each sequence.
+fn generated(step: &Step, batches: Batches) -> Vec<f64> {
+    match (batches, &step.pieces) {
+        (Batches::Pieces, Some(pieces)) => {
+            let single = pieces.iter().filter(|piece| piece.tokens == 1);
+            single.map(|piece| f64::from(piece.sequences)).collect()
+        }
+        _ if step.sequences > 0 && step.prompts.is_empty() => vec![f64::from(step.sequences)],
+        _ => Vec::new(),
+    }
+}
+
+/// The tokens at once of what lies on the curve of prompts: steps with prompts, where those that
+/// generate beside join them, or pieces with several tokens of each sequence.
+fn computed(step: &Step, batches: Batches) -> Vec<f64> {
+    match (batches, &step.pieces) {
+        (Batches::Pieces, Some(pieces)) => {
+            let several = pieces.iter().filter(|piece| piece.tokens > 1);
+            several.map(|piece| f64::from(piece.sequences) * f64::from(piece.tokens)).collect()
+        }
+        _ => {
+            let beside = f64::from(step.sequences);
+            step.prompts.iter().map(|part| part.tokens + beside).collect()
+        }
     }
 }
 
@@ -233,11 +319,12 @@ mod tests {
     use rand_xoshiro::Xoshiro256PlusPlus;
 
     use super::*;
-    use crate::capacity::PromptPart;
+    use crate::capacity::slots::Slots;
+    use crate::capacity::{PromptPart, pieces};
     use crate::units::Tokens;
     use crate::workload::{Planned, calibration};
 
-    const ROOM: Room = Room { sequences: 8, step_tokens: 256 };
+    const ROOM: Room = Room { sequences: 8, step_tokens: 256, micro_batch: 128 };
 
     fn truth() -> StepTime {
         let curve = |points: &[(f64, f64)]| Curve::new(points.to_vec()).unwrap();
@@ -252,16 +339,23 @@ mod tests {
         }
     }
 
-    /// A request in the engine: its place, prompt tokens that are done, tokens that came.
+    /// A request in the engine: its place, its slot, prompt tokens that are done, tokens that came.
     struct Active {
         place: usize,
+        slot: u32,
         done: u32,
         made: u32,
     }
 
     /// Stamps of `plan` on an engine of these step times, whose every step is off by a normal
     /// deviation of `noise`, and one in a hundred takes three times as long.
-    fn stamps(plan: &[Planned], step: &StepTime, noise: f64, seed: u64) -> Vec<Seen> {
+    fn stamps(
+        plan: &[Planned],
+        step: &StepTime,
+        batches: Batches,
+        noise: f64,
+        seed: u64,
+    ) -> Vec<Seen> {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut seen: Vec<Seen> = plan
             .iter()
@@ -270,6 +364,7 @@ mod tests {
         let mut ends = vec![None; plan.len()];
         let mut queue: Vec<usize> = Vec::new();
         let mut active: Vec<Active> = Vec::new();
+        let mut slots = Slots::new(ROOM.sequences);
         let mut now = 0.0_f64;
         loop {
             for (i, planned) in plan.iter().enumerate() {
@@ -280,13 +375,16 @@ mod tests {
                     queue.push(i);
                 }
             }
-            let there = |i: &usize| seen[*i].sent + step.entry <= now;
             while active.len() < ROOM.sequences as usize
-                && let Some(place) = queue.first().copied().filter(there)
+                && let Some(&place) = queue.first()
+                && seen[place].sent + step.entry <= now
             {
                 queue.remove(0);
-                active.push(Active { place, done: 0, made: 0 });
+                let (slot, _) = slots.take(place as u64, 1, 0);
+                seen[place].slot = Some(slot);
+                active.push(Active { place, slot, done: 0, made: 0 });
             }
+            active.sort_by_key(|a| a.slot);
             if active.is_empty() {
                 let Some(next) = queue.first() else { return seen };
                 now = seen[*next].sent + step.entry;
@@ -295,6 +393,8 @@ mod tests {
             let generating: Vec<&Active> = active.iter().filter(|a| a.made > 0).collect();
             let sequences = generating.len() as u32;
             let cached = generating.iter().map(|a| f64::from(a.done + a.made)).sum();
+            let slots_of: Vec<u32> = generating.iter().map(|a| a.slot).collect();
+            let mut prompts = Vec::new();
             let (mut part, mut left) = (PromptPart::default(), ROOM.step_tokens - sequences);
             for a in active.iter_mut() {
                 if a.made > 0 {
@@ -306,12 +406,20 @@ mod tests {
                 part.tokens += tokens;
                 part.pairs += tokens * (before + tokens / 2.0);
                 left -= chunk;
+                prompts.push((a.slot, chunk));
                 a.done += chunk;
                 a.made = u32::from(a.done == seen[a.place].computed);
             }
             let normal: f64 = StandardNormal.sample(&mut random);
             let odd = if noise > 0.0 && random.random_range(0..100) == 0 { 3.0 } else { 1.0 };
-            now += step.seconds(sequences, cached, part) * (1.0 + noise * normal) * odd;
+            let seconds = match batches {
+                Batches::Whole => step.seconds(sequences, cached, part),
+                Batches::Pieces => {
+                    let pieces = pieces(slots_of, prompts, ROOM.micro_batch);
+                    step.seconds_in(&pieces, sequences, cached, part)
+                }
+            };
+            now += seconds * (1.0 + noise * normal) * odd;
             active.retain(|a| {
                 if a.made > 0 {
                     // Bytes of one step are read one after the other.
@@ -321,15 +429,17 @@ mod tests {
                 let over = a.made == plan[a.place].new_tokens.0;
                 if over {
                     ends[a.place] = seen[a.place].tokens.last().copied();
+                    slots.free(a.slot, a.place as u64, 1);
                 }
                 !over
             });
+            slots.end_step();
         }
     }
 
-    fn trials(noise: f64, trials: u64) -> Vec<Vec<Seen>> {
+    fn trials(batches: Batches, noise: f64, trials: u64) -> Vec<Vec<Seen>> {
         let plan = calibration(Tokens(512), Tokens(48), 8);
-        (0..trials).map(|seed| stamps(&plan, &truth(), noise, seed)).collect()
+        (0..trials).map(|seed| stamps(&plan, &truth(), batches, noise, seed)).collect()
     }
 
     /// The largest relative difference of steps such as occur.
@@ -356,7 +466,7 @@ mod tests {
 
     #[test]
     fn known_step_times_are_found_again_from_their_stamps() {
-        let found = fit(&trials(0.0, 1), ROOM).unwrap();
+        let found = fit(&trials(Batches::Whole, 0.0, 1), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.01, "{found:#?}");
         assert!(found.error_median < 0.002, "{}", found.error_median);
         assert_eq!(found.sequences, 8);
@@ -365,9 +475,42 @@ mod tests {
     }
 
     #[test]
+    fn the_slots_tell_whether_batches_are_computed_in_pieces() {
+        for noise in [0.0, 0.03] {
+            let whole = fit(&trials(Batches::Whole, noise, 1), ROOM).unwrap();
+            assert_eq!(whole.batches, Batches::Whole);
+            assert!(whole.other_error_median.is_some_and(|other| other > whole.error_median));
+            let pieces = fit(&trials(Batches::Pieces, noise, 1), ROOM).unwrap();
+            assert_eq!(pieces.batches, Batches::Pieces);
+        }
+        let mut untold = trials(Batches::Pieces, 0.0, 1);
+        untold[0][3].slot = None;
+        let untold = fit(&untold, ROOM).unwrap();
+        assert_eq!((untold.batches, untold.other_error_median), (Batches::Whole, None));
+    }
+
+    #[test]
+    fn step_times_of_pieces_are_found_again() {
+        let found = fit(&trials(Batches::Pieces, 0.0, 1), ROOM).unwrap();
+        assert!(found.error_median < 0.002, "{}", found.error_median);
+        let (step, truth) = (&found.step, truth());
+        for n in 1..=8 {
+            let ratio = step.decode.at(f64::from(n)) / truth.decode.at(f64::from(n));
+            assert!((ratio - 1.0).abs() < 0.01, "{n} at once: {ratio}");
+        }
+        for tokens in [16.0, 40.0, 100.0, 128.0] {
+            let ratio = step.prompt.at(tokens) / truth.prompt.at(tokens);
+            assert!((ratio - 1.0).abs() < 0.02, "{tokens} tokens: {ratio}");
+        }
+        assert!((step.cached_token / truth.cached_token - 1.0).abs() < 0.02, "{step:?}");
+        assert!((step.pair / truth.pair - 1.0).abs() < 0.05, "{step:?}");
+        assert!(step.both < 0.0005, "{step:?}");
+    }
+
+    #[test]
     fn noise_and_steps_that_hang_do_not_move_them() {
         // As noisy as vLLM's steps were, measured.
-        let found = fit(&trials(0.01, 3), ROOM).unwrap();
+        let found = fit(&trials(Batches::Whole, 0.01, 3), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.02, "{found:#?}");
         assert!((0.003..0.02).contains(&found.error_median), "{}", found.error_median);
         assert!(found.error_p95.is_some_and(|p95| p95 > 0.01), "{:?}", found.error_p95);
@@ -378,15 +521,17 @@ mod tests {
         let plan = calibration(Tokens(200), Tokens(30), 4);
         let slow =
             StepTime { decode: Curve::new(vec![(1.0, 0.030), (8.0, 0.090)]).unwrap(), ..truth() };
-        let found = pace(&truth(), &stamps(&plan, &slow, 0.0, 1), ROOM).unwrap();
+        let found =
+            pace(&truth(), Batches::Whole, &stamps(&plan, &slow, Batches::Whole, 0.0, 1), ROOM)
+                .unwrap();
         assert!(found.median > 1.2 && found.hung < 0.1, "{found:?}");
-        let mut hung = stamps(&plan, &truth(), 0.0, 1);
+        let mut hung = stamps(&plan, &truth(), Batches::Whole, 0.0, 1);
         let from = hung.iter().map(|seen| seen.sent).fold(0.0, f64::max) - 0.01;
         for seen in &mut hung {
             let late = |at: &mut f64| *at += if *at > from { 4.0 } else { 0.0 };
             seen.tokens.iter_mut().for_each(late);
         }
-        let found = pace(&truth(), &hung, ROOM).unwrap();
+        let found = pace(&truth(), Batches::Whole, &hung, ROOM).unwrap();
         assert!((found.median - 1.0).abs() < 0.02, "{found:?}");
         assert!((3.5..4.1).contains(&found.hung), "{found:?}");
     }
@@ -399,7 +544,7 @@ mod tests {
                 new_tokens: Tokens(new),
                 ..calibration(Tokens(1), Tokens(1), 1)[0]
             }];
-            stamps(&plan, &truth(), 0.0, 1)
+            stamps(&plan, &truth(), Batches::Whole, 0.0, 1)
         };
         let error = |trials: &[Vec<Seen>]| fit(trials, ROOM).unwrap_err().to_string();
         assert!(error(&[one(30, 1)]).starts_with("no step can be told"));

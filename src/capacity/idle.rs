@@ -1,4 +1,4 @@
-//! Caches of conversations that may go on: kept until their room is needed, the longest unused
+//! Paged caches of conversations that may go on: kept until their room is needed, the longest unused
 //! first out.
 
 use std::collections::{HashMap, VecDeque};
@@ -16,11 +16,6 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.held.len()
-    }
-
     /// Their tokens together.
     pub fn tokens(&self) -> u64 {
         self.tokens
@@ -73,7 +68,7 @@ mod tests {
         for (asker, tokens) in [(1, 10), (2, 20), (1, 15), (3, 30)] {
             idle.keep(asker, tokens);
         }
-        assert_eq!((idle.count(), idle.tokens(), idle.of(1)), (3, 65, 15));
+        assert_eq!((idle.tokens(), idle.of(1)), (65, 15));
         assert_eq!(idle.evict(), Some(20));
         assert_eq!(idle.take(3), 30);
         assert_eq!(idle.evict(), Some(15));

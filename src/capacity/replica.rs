@@ -9,6 +9,8 @@ use super::asking::{Asked, Asker};
 use super::engine::{Cache, Engine};
 use super::idle::Idle;
 use super::ledger::{Answered, Ledger};
+use super::pieces::pieces;
+use super::slots::Slots;
 use super::step::{PromptPart, Run};
 
 /// The most steps of a jump; more are taken in several.
@@ -31,6 +33,8 @@ struct Request {
     first: f64,
     /// In the order of admission.
     admitted: u64,
+    /// Its slot, where the engine has slots.
+    slot: u32,
 }
 
 /// What a device does until it decides anew.
@@ -77,7 +81,7 @@ pub struct Replica<'a> {
     requests: Vec<Request>,
     free: Vec<u32>,
     waiting: VecDeque<u32>,
-    /// Admitted, their prompts not yet computed; in order.
+    /// Admitted, their prompts not yet computed; in the order of admission, or of slots.
     prompting: VecDeque<u32>,
     /// Those that generate, by the step in which their last token comes.
     decoding: BinaryHeap<Reverse<(u64, u32)>>,
@@ -90,6 +94,10 @@ pub struct Replica<'a> {
     /// Tokens in the caches of all admitted ones.
     used: u64,
     idle: Idle,
+    /// Where the engine has slots.
+    slots: Option<Slots>,
+    /// Whether these have caches of their own, so that a step is computed in pieces.
+    in_pieces: bool,
     /// A conversation has further turns that look for its cache.
     talks: bool,
     doing: Doing,
@@ -100,6 +108,10 @@ pub struct Replica<'a> {
 impl<'a> Replica<'a> {
     pub fn new(engine: &'a Engine, turns: u32) -> Self {
         let most = engine.sequences.min(1 << 16);
+        let (slots, in_pieces) = match engine.cache {
+            Cache::Paged { .. } => (None, false),
+            Cache::Slots { unified, .. } => (Some(Slots::new(engine.sequences)), !unified),
+        };
         Self {
             engine,
             decode: (0..=most).map(|n| engine.step.decode.at(f64::from(n))).collect(),
@@ -114,6 +126,8 @@ impl<'a> Replica<'a> {
             cached: 0,
             used: 0,
             idle: Idle::default(),
+            slots,
+            in_pieces,
             talks: engine.reuses_prefix && turns > 1,
             doing: Doing::Nothing,
             ends: f64::INFINITY,
@@ -158,6 +172,7 @@ impl<'a> Replica<'a> {
             generated: 0,
             first: 0.0,
             admitted: 0,
+            slot: 0,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -210,6 +225,9 @@ impl<'a> Replica<'a> {
         {
             self.decoding.pop();
             self.leave(id, now, ledger, left);
+        }
+        if let Some(slots) = &mut self.slots {
+            slots.end_step();
         }
         self.decide(now, ledger);
     }
@@ -264,6 +282,9 @@ impl<'a> Replica<'a> {
             if more == 0 {
                 self.leave(id, now, ledger, left);
             } else {
+                if let Some(slots) = &mut self.slots {
+                    slots.generate(request.slot);
+                }
                 self.decoding.push(Reverse((self.step + u64::from(more), id)));
             }
         }
@@ -276,8 +297,11 @@ impl<'a> Replica<'a> {
         let tokens = u64::from(turn.prompt_tokens.0) + u64::from(turn.new_tokens.0);
         self.cached -= tokens;
         self.used -= tokens;
-        if self.talks {
-            self.idle.keep(request.asked.asker, tokens);
+        let asker = request.asked.asker;
+        match &mut self.slots {
+            Some(slots) => slots.free(request.slot, asker, tokens),
+            None if self.talks => self.idle.keep(asker, tokens),
+            None => {}
         }
         self.free.push(id);
         let entry = self.engine.step.entry;
@@ -290,8 +314,7 @@ impl<'a> Replica<'a> {
                 new_tokens: turn.new_tokens.0,
             });
         }
-        let (asker, counted) = (request.asked.asker, request.place.is_some());
-        left.push(Left { asker, at: now + entry, counted });
+        left.push(Left { asker, at: now + entry, counted: request.place.is_some() });
     }
 
     /// Tokens of memory that the admitted ones hold: of blocks, half of the last one is empty.
@@ -324,7 +347,14 @@ impl<'a> Replica<'a> {
             if steps > 0 {
                 let sequences = self.decoding.len() as u32;
                 let step = &self.engine.step;
-                let base = self.decode_seconds(sequences);
+                let base = match &self.slots {
+                    Some(slots) if self.in_pieces => {
+                        let mut sum = 0.0;
+                        slots.runs(|run| sum += self.decode_seconds(run));
+                        sum
+                    }
+                    _ => self.decode_seconds(sequences),
+                };
                 let run = Run::new(base, sequences, self.cached as f64, step.cached_token);
                 self.ends = now + run.seconds(steps);
                 self.doing = Doing::Steps { began: now, run, steps };
@@ -371,7 +401,16 @@ impl<'a> Replica<'a> {
             budget -= chunk;
             self.chunks.push(chunk);
         }
-        let seconds = self.engine.step.seconds(sequences, self.cached as f64, part);
+        let (step, cached) = (&self.engine.step, self.cached as f64);
+        let seconds = match &self.slots {
+            Some(slots) if self.in_pieces => {
+                let slot = |id: &u32| self.requests[*id as usize].slot;
+                let prompts = self.prompting.iter().map(slot).zip(self.chunks.iter().copied());
+                let pieces = pieces(slots.generating(), prompts, self.engine.micro_batch);
+                step.seconds_in(&pieces, sequences, cached, part)
+            }
+            _ => step.seconds(sequences, cached, part),
+        };
         self.ends = now + seconds;
         self.doing = Doing::Prompts { began: now };
         true
@@ -385,10 +424,10 @@ impl<'a> Replica<'a> {
             }
             let request = self.requests[id as usize];
             let asker = request.asked.asker;
-            let mut found = 0;
-            if self.talks && request.asked.turn.repeated_tokens.0 > 0 {
-                let repeated = u64::from(request.asked.turn.repeated_tokens.0);
-                found = self.idle.of(asker).min(repeated);
+            let repeated = request.asked.turn.repeated_tokens.0;
+            let (mut found, mut slot) = (0, 0);
+            if self.talks && repeated > 0 {
+                found = self.idle.of(asker).min(u64::from(repeated));
             }
             match self.engine.cache {
                 Cache::Paged { tokens, block } => {
@@ -403,10 +442,10 @@ impl<'a> Replica<'a> {
                     while self.idle.tokens() > room && self.idle.evict().is_some() {}
                 }
                 Cache::Slots { .. } => {
-                    self.idle.take(asker);
-                    let slots = self.engine.sequences as usize;
-                    if self.running() + self.idle.count() >= slots {
-                        self.idle.evict();
+                    if let Some(slots) = &mut self.slots {
+                        let held;
+                        (slot, held) = slots.take(asker, request.prompt, repeated);
+                        found = if self.talks { held } else { 0 };
                     }
                 }
             }
@@ -415,10 +454,14 @@ impl<'a> Replica<'a> {
             self.admissions += 1;
             let request = &mut self.requests[id as usize];
             request.admitted = self.admissions;
+            request.slot = slot;
             // The last token of a prompt is computed anew: its answer is what is asked for.
             request.done = (found as u32).min(request.prompt - 1);
             self.used += u64::from(request.prompt);
-            self.prompting.push_back(id);
+            // A server with slots fills its batch in their order.
+            let requests = &self.requests;
+            let place = self.prompting.partition_point(|id| requests[*id as usize].slot <= slot);
+            self.prompting.insert(place, id);
         }
     }
 

@@ -4,6 +4,8 @@
 use anyhow::{bail, ensure};
 use serde::Serialize;
 
+use super::pieces::Piece;
+
 /// A time that rises with a number: straight lines between points, beyond the last one as between
 /// the last two.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -126,6 +128,24 @@ impl StepTime {
         let more = self.both + self.beside * beside + self.cached_token * cached;
         // Never faster than generation alone.
         (together + more).max(decode)
+    }
+
+    /// The seconds of a step that is computed in `pieces`, in which `sequences` with `cached` tokens
+    /// in all generate beside `prompt`. A piece with a token of each sequence takes what it takes to
+    /// generate them, one with more what as many prompt tokens take.
+    pub fn seconds_in(
+        &self,
+        pieces: &[Piece],
+        sequences: u32,
+        cached: f64,
+        prompt: PromptPart,
+    ) -> f64 {
+        let each = pieces.iter().map(|piece| match piece.tokens {
+            1 => self.decode.at(f64::from(piece.sequences)),
+            tokens => self.prompt.at(f64::from(piece.sequences) * f64::from(tokens)),
+        });
+        let both = if sequences > 0 && prompt.tokens > 0.0 { self.both } else { 0.0 };
+        each.sum::<f64>() + both + self.cached_token * cached + self.pair * prompt.pairs
     }
 }
 

@@ -1,6 +1,7 @@
 //! The steps of an engine, found again in the moments at which the tokens of its requests came:
 //! tokens that came together were made by one step.
 
+use super::pieces::{Batches, Piece, pieces};
 use super::step::{PromptPart, StepTime};
 use crate::stats;
 
@@ -17,6 +18,8 @@ pub struct Seen {
     pub tokens: Vec<f64>,
     /// The engine's own time for its prompt, where it says it of each request.
     pub prompt: Option<f64>,
+    /// Its slot, where the engine says it of each request.
+    pub slot: Option<u32>,
 }
 
 /// What a step, or several in a row that made no token between them, computed and how long it took.
@@ -29,14 +32,21 @@ pub(super) struct Step {
     pub cached: f64,
     /// The prompts' part of each step.
     pub prompts: Vec<PromptPart>,
+    /// The pieces of all of them, if the caches of slots were apart; `None` where a slot is not
+    /// known.
+    pub pieces: Option<Vec<Piece>>,
     /// Whether it began with a request to an idle engine: then its way there is in the time.
     pub from_idle: bool,
 }
 
 impl Step {
     /// What `time` says of it.
-    pub fn expected(&self, time: &StepTime) -> f64 {
+    pub fn expected(&self, time: &StepTime, batches: Batches) -> f64 {
         let entry = if self.from_idle { time.entry } else { 0.0 };
+        if let (Batches::Pieces, Some(pieces)) = (batches, &self.pieces) {
+            let all = sum(self.prompts.iter().copied());
+            return entry + time.seconds_in(pieces, self.sequences, self.cached, all);
+        }
         if self.prompts.is_empty() {
             return entry + time.seconds(self.sequences, self.cached, PromptPart::default());
         }
@@ -49,6 +59,13 @@ impl Step {
     }
 }
 
+fn sum(parts: impl Iterator<Item = PromptPart>) -> PromptPart {
+    parts.fold(PromptPart::default(), |sum, part| PromptPart {
+        tokens: sum.tokens + part.tokens,
+        pairs: sum.pairs + part.pairs,
+    })
+}
+
 /// How many requests and tokens an engine computes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -56,6 +73,8 @@ pub struct Room {
     pub sequences: u32,
     /// Tokens of a step, of prompts and generation together.
     pub step_tokens: u32,
+    /// Tokens of a piece, where it computes in pieces.
+    pub micro_batch: u32,
 }
 
 /// Tokens that come this much closer than the shortest steps take were made by one step.
@@ -118,13 +137,59 @@ pub(super) fn reconstruct(requests: &[Seen], room: Room) -> Vec<Step> {
             continue;
         }
         let own = parts.first().filter(|_| alone).and_then(|(i, _)| requests[*i].prompt);
+        let pieces = match in_pieces(moment, &parts, &requests, room) {
+            Ok(pieces) => pieces,
+            Err(TwoInOne) => continue,
+        };
+        let step = Step { seconds, sequences, cached, prompts, pieces, from_idle };
         if let Some(seconds) = own.filter(|own| *own > 0.0) {
-            let prompts = prompts.clone();
-            found.push(Step { seconds, sequences, cached, prompts, from_idle: false });
+            found.push(Step { seconds, from_idle: false, ..step.clone() });
         }
-        found.push(Step { seconds, sequences, cached, prompts, from_idle });
+        found.push(step);
     }
     found
+}
+
+/// Two requests had one slot in what was taken for one step.
+struct TwoInOne;
+
+/// The pieces of what was computed before a moment, if the caches of slots are apart; `None` where
+/// a request does not say its slot.
+fn in_pieces(
+    moment: &Moment,
+    parts: &[(usize, PromptPart)],
+    requests: &[&Seen],
+    room: Room,
+) -> Result<Option<Vec<Piece>>, TwoInOne> {
+    let slots: Option<Vec<u32>> = moment.further.iter().map(|&i| requests[i].slot).collect();
+    let prompts: Option<Vec<(u32, u32)>> =
+        parts.iter().map(|(i, part)| Some((requests[*i].slot?, part.tokens as u32))).collect();
+    let (Some(mut generating), Some(mut left)) = (slots, prompts) else { return Ok(None) };
+    generating.sort_unstable();
+    left.sort_unstable();
+    let mut all: Vec<u32> = left.iter().map(|prompt| prompt.0).chain(generating.clone()).collect();
+    all.sort_unstable();
+    if all.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(TwoInOne);
+    }
+    let mut found = Vec::new();
+    loop {
+        // A batch: prompts in the order of slots, as far as there is room.
+        let mut rest = room.step_tokens.saturating_sub(generating.len() as u32).max(1);
+        let batch: Vec<(u32, u32)> = left
+            .iter_mut()
+            .map(|(slot, tokens)| {
+                let chunk = (*tokens).min(rest);
+                *tokens -= chunk;
+                rest -= chunk;
+                (*slot, chunk)
+            })
+            .collect();
+        found.extend(pieces(generating.iter().copied(), batch, room.micro_batch));
+        if left.iter().all(|(_, tokens)| *tokens == 0) {
+            return Ok(Some(found));
+        }
+    }
 }
 
 fn in_moment(moment: &Moment, i: usize) -> bool {
@@ -239,10 +304,7 @@ fn take(request: &Seen, left: &mut u32, most: u32) -> PromptPart {
 
 /// The steps that prompts fill where each has room for so many tokens.
 fn cut(parts: impl Iterator<Item = PromptPart>, room: u32) -> Vec<PromptPart> {
-    let all = parts.fold(PromptPart::default(), |sum, part| PromptPart {
-        tokens: sum.tokens + part.tokens,
-        pairs: sum.pairs + part.pairs,
-    });
+    let all = sum(parts);
     if all.tokens <= 0.0 {
         return Vec::new();
     }
@@ -286,7 +348,7 @@ fn span(
 mod tests {
     use super::*;
 
-    const ROOM: Room = Room { sequences: 4, step_tokens: 100 };
+    const ROOM: Room = Room { sequences: 4, step_tokens: 100, micro_batch: 64 };
 
     fn seen(sent: f64, computed: u32, tokens: &[f64]) -> Seen {
         Seen { sent, computed, tokens: tokens.to_vec(), ..Seen::default() }
@@ -327,6 +389,32 @@ mod tests {
         let steps = reconstruct(&[generating, long], ROOM);
         let parts: Vec<_> = steps.iter().map(|s| (s.sequences, s.prompt_tokens())).collect();
         assert_eq!(parts, [(0, 10.0), (1, 0.0), (1, 99.0), (1, 99.0), (1, 12.0)]);
+    }
+
+    #[test]
+    fn slots_tell_the_pieces_of_a_step() {
+        let pieces = |requests: &[Seen]| -> Vec<Option<Vec<(u32, u32)>>> {
+            let shapes = |pieces: &Vec<Piece>| {
+                pieces.iter().map(|piece| (piece.sequences, piece.tokens)).collect()
+            };
+            reconstruct(requests, ROOM).iter().map(|s| s.pieces.as_ref().map(shapes)).collect()
+        };
+        let of = |slot: u32, seen: Seen| Seen { slot: Some(slot), ..seen };
+        let one = of(0, seen(0.0, 30, &[0.300, 0.320, 0.350, 0.380]));
+        let beside = seen(0.305, 10, &[0.3501, 0.3802]);
+        let wanted = |last: &[(u32, u32)], mixed: &[(u32, u32)]| {
+            [vec![(1, 30)], vec![(1, 1)], mixed.to_vec(), last.to_vec()].map(Some).to_vec()
+        };
+        let found = pieces(&[one.clone(), of(2, beside.clone())]);
+        assert_eq!(found, wanted(&[(1, 1), (1, 1)], &[(1, 1), (1, 10)]));
+        let found = pieces(&[one.clone(), of(1, beside.clone())]);
+        assert_eq!(found, wanted(&[(2, 1)], &[(2, 1), (1, 9)]));
+        // Both in one slot cannot be.
+        assert_eq!(pieces(&[one.clone(), of(0, beside.clone())]).len(), 2);
+        assert_eq!(pieces(&[one, beside])[2..], [None, None]);
+        // Batches of 100, 100 and 50 tokens in pieces of at most 64.
+        let long = pieces(&[of(3, seen(0.0, 250, &[0.9, 0.92]))]);
+        assert_eq!(long[0], Some(vec![(1, 64), (1, 36), (1, 64), (1, 36), (1, 50)]));
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn profile_help() -> String {
          reasoning=8 reasoning_field=NAME   the first tokens are reasoning (chat)\n  \
          tools                              tokens are tool calls (chat, Anthropic)\n  \
          usage=end|never|running ids        how the number of tokens is told\n  \
+         slot=0                             who answered (llama-server)\n  \
          done_ms=0                          between the last token and the stream's end\n  \
          stall_at=0 stall_ms=0              a pause before a token\n  \
          comment_ms=0                       keep-alive comments before the first token\n  \

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::capacity::{self, Engine, Room, Seen, StepFit};
+use crate::capacity::{self, Batches, Engine, MICRO_BATCH, Room, Seen, StepFit};
 use crate::record::{Folder, Record, Trial};
 use crate::runner::protocol::Sample;
 use crate::units::Tokens;
@@ -43,10 +43,19 @@ impl MeasuredSteps {
         Engine {
             name: self.from[0].engine.clone(),
             sequences: self.room.sequences,
-            step_tokens: self.room.step_tokens,
             // `bench run` turns prefix caches off.
             reuses_prefix: false,
-            ..engine
+            ..self.as_seen(engine)
+        }
+    }
+
+    /// `engine` with the steps' room, and computing its batches as the fit has found.
+    pub fn as_seen(&self, engine: Engine) -> Engine {
+        let Room { step_tokens, micro_batch, .. } = self.room;
+        let engine = Engine { step_tokens, micro_batch, ..engine };
+        match self.fit.batches {
+            Batches::Whole => engine.unified(),
+            Batches::Pieces => engine,
         }
     }
 }
@@ -105,6 +114,7 @@ pub fn seen(trial: &Trial<Sample>, depth: u32) -> Vec<Seen> {
                 before: depth + cached,
                 tokens: sample.token_ns.iter().map(|ns| seconds(*ns)).collect(),
                 prompt: own.and_then(|served| served.server_prompt_ns).map(seconds),
+                slot: served.and_then(|served| served.slot),
             }
         })
         .collect()
@@ -112,8 +122,13 @@ pub fn seen(trial: &Trial<Sample>, depth: u32) -> Vec<Seen> {
 
 fn room(record: &Record) -> Room {
     let effective = record.effective_settings.as_deref().unwrap_or_default();
-    let settings = effective.split(' ').chain(record.settings.split(' '));
-    let said = |word: &str| word.strip_prefix("batch_tokens=")?.parse().ok();
-    let step_tokens = settings.filter_map(said).next().unwrap_or(STEP_TOKENS);
-    Room { sequences: record.slots.unwrap_or(1), step_tokens }
+    let said = |name: &str| {
+        let mut settings = effective.split(' ').chain(record.settings.split(' '));
+        settings.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    };
+    Room {
+        sequences: record.slots.unwrap_or(1),
+        step_tokens: said("batch_tokens").unwrap_or(STEP_TOKENS),
+        micro_batch: said("micro_batch").unwrap_or(MICRO_BATCH),
+    }
 }

@@ -26,6 +26,8 @@ pub struct Profile {
     pub usage: UsageWhen,
     /// Send token ids with each event.
     pub ids: bool,
+    /// The slot that llama-server says it computed the answer in.
+    pub slot: u32,
     /// Milliseconds between the last token and the end of the stream.
     pub done_ms: f64,
     /// The token (counted from zero) before which the stream stalls, and for how long.
@@ -100,6 +102,7 @@ impl Default for Profile {
             tools: false,
             usage: UsageWhen::End,
             ids: false,
+            slot: 0,
             done_ms: 0.0,
             stall_at: 0,
             stall_ms: 0.0,
@@ -164,6 +167,7 @@ impl FromStr for Profile {
                     }
                 }
                 "ids" => profile.ids = true,
+                "slot" => profile.slot = whole()?,
                 "done_ms" => profile.done_ms = number()?,
                 "stall_at" => profile.stall_at = whole()?,
                 "stall_ms" => profile.stall_ms = number()?,

@@ -302,7 +302,11 @@ impl Script {
                 (json!({"object": "chat.completion.chunk", "choices": [choice]}), None)
             }
             Dialect::LlamaServer => {
-                (json!({"index": 0, "content": text, "tokens": ids, "stop": false}), None)
+                let value = json!({
+                    // Only the last event says which slot.
+                    "index": 0, "content": text, "tokens": ids, "stop": false, "id_slot": -1,
+                });
+                (value, None)
             }
             Dialect::Ollama => {
                 let field = if reasoning { "thinking" } else { "response" };
@@ -366,6 +370,7 @@ impl Script {
                 let last = json!({
                     "content": "", "tokens": [], "stop": true, "stop_type": "limit",
                     "tokens_predicted": tokens, "tokens_evaluated": prompt, "timings": timings,
+                    "id_slot": p.slot,
                 });
                 bytes.extend(self.framed(&last, None));
             }

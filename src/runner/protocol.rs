@@ -145,6 +145,9 @@ pub struct Served {
     pub server_ttft_ns: Option<u64>,
     /// The server's own duration of loading the model for this request.
     pub server_load_ns: Option<u64>,
+    /// The server's slot that computed it, where it has slots and says which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
     /// The server's durations are means over all requests of the trial.
     #[serde(skip_serializing_if = "is_false")]
     pub server_means: bool,

@@ -106,9 +106,10 @@ fn tool_calls_are_tokens_that_are_not_visible() {
 }
 
 #[test]
-fn llama_server_tells_its_own_times_and_its_cache() {
-    let sample = measures_the_truth(&server("llama-server", "ttft_ms=150"));
+fn llama_server_tells_its_own_times_its_cache_and_its_slot() {
+    let sample = measures_the_truth(&server("llama-server", "ttft_ms=150,slot=3"));
     let served = served(&sample);
+    assert_eq!(served.slot, Some(3));
     assert_eq!(served.server_prompt_ns, Some(150_000_000));
     assert_eq!(served.server_decode_ns, Some(590_000_000));
     assert_eq!(served.cached_tokens, Some(0));

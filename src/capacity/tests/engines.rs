@@ -298,3 +298,76 @@ fn users_with_pauses_of_their_own_meet_by_chance() {
     let expected = 0.5 + 3.0 * 0.59 / 30.59 * 0.59 / 2.0;
     assert!((ttft - expected).abs() < 0.003, "{ttft} {expected}");
 }
+
+fn llama_server(step: &StepTime, slots: u32, unified: bool) -> Engine {
+    let cache = Cache::Slots { tokens: Tokens(4096), unified };
+    Engine { cache, ..Engine::llama_server(step.clone(), slots, Tokens(4096)) }
+}
+
+#[test]
+fn slots_with_caches_of_their_own_generate_together_where_they_are_neighbours() {
+    let step = uneven();
+    // They get the slots 2, 1 and 0; the one in the middle ends first.
+    let demand = traced(&[(0.0, 1, 400), (0.001, 1, 50), (0.002, 1, 400)]);
+    let outcome = run(&one(llama_server(&step, 3, false)), &demand, &span(0, 3));
+    let took = |lengths: &[u32], generating: u32, cached: u32, prompts: u32| {
+        let piece = |&sequences: &u32| Piece { sequences, tokens: 1 };
+        let pieces: Vec<Piece> = lengths.iter().map(piece).collect();
+        let (tokens, pairs) = (f64::from(prompts), f64::from(prompts) / 2.0);
+        step.seconds_in(&pieces, generating, f64::from(cached), PromptPart { tokens, pairs })
+    };
+    // Slot 2 generates beside the prompts of 0 and 1, which are behind it in the batch.
+    let mut now = took(&[1], 0, 0, 1) + took(&[1, 2], 1, 2, 2);
+    // Tokens in the caches of slots 2, 1 and 0.
+    let mut cached = [3, 2, 2];
+    for _ in 0..49 {
+        now += took(&[3], 3, cached.iter().sum(), 0);
+        cached.iter_mut().for_each(|tokens| *tokens += 1);
+    }
+    let second = now;
+    for _ in 0..349 {
+        now += took(&[1, 1], 2, cached[0] + cached[2], 0);
+        cached.iter_mut().for_each(|tokens| *tokens += 1);
+    }
+    let first = now;
+    let third = now + took(&[1], 1, cached[2], 0);
+    let mean = (first + (second - 0.001) + (third - 0.002)) / 3.0 + 0.002;
+    close(seconds(outcome.e2e.mean()), mean);
+}
+
+#[test]
+fn a_prompt_beside_seven_that_generate_waits_for_both_pieces() {
+    let step = uneven();
+    let mut rows = vec![(0.0, 1, 300); 7];
+    rows.push((1.005, 100, 2));
+    let ttft = |unified| {
+        let outcome = run(&one(llama_server(&step, 8, unified)), &traced(&rows), &span(7, 1));
+        seconds(outcome.ttft.mean())
+    };
+    let pieces = [Piece { sequences: 7, tokens: 1 }, Piece { sequences: 1, tokens: 100 }];
+    let prompt = PromptPart { tokens: 100.0, pairs: 5000.0 };
+    let (apart, whole) =
+        (step.seconds_in(&pieces, 7, 300.0, prompt), step.seconds(7, 300.0, prompt));
+    assert!(apart > whole + 0.015, "{apart} {whole}");
+    // It comes in the middle of a step of 23 ms.
+    for (is, should) in [(ttft(false), apart), (ttft(true), whole)] {
+        assert!(is > should && is < should + 0.024 + 0.002, "{is} {should}");
+    }
+}
+
+#[test]
+fn a_request_gets_the_longest_unused_slot() {
+    let step = uneven();
+    // The first keeps slot 3, the others had 2, 1 and 0, and the last comes when they have ended.
+    let tpot = |answers: [u32; 3]| {
+        let mut rows = vec![(0.0, 1, 400)];
+        rows.extend(answers.map(|tokens| (0.001, 1, tokens)));
+        rows.push((1.5, 1, 50));
+        let engine = llama_server(&step, 4, false);
+        seconds(run(&one(engine), &traced(&rows), &span(4, 1)).tpot.mean())
+    };
+    let near = |is: f64, should: f64| assert!((is - should).abs() < 5e-4, "{is} {should}");
+    near(tpot([10, 20, 30]), step.decode.at(2.0));
+    near(tpot([20, 10, 30]), 2.0 * step.decode.at(1.0));
+    near(tpot([30, 20, 10]), 2.0 * step.decode.at(1.0));
+}

@@ -78,7 +78,7 @@ fn step_section(steps: &MeasuredSteps) -> Section {
     table.rows.push(vec!["the way to the engine and back".into(), time(step.entry)]);
     let fit = &steps.fit;
     let p95 = fit.error_p95.map_or(ABSENT.to_owned(), |p95| Share(p95).to_string());
-    let notes = vec![
+    let mut notes = vec![
         format!(
             "Least squares over {} steps, up to {} sequences and {} prompt tokens at once. Steps that \
              were held back: median error {}, 95 % within {p95}.",
@@ -89,6 +89,17 @@ fn step_section(steps: &MeasuredSteps) -> Section {
         ),
         format!("Marks of the sweep: {}.", marks(&steps.from[0])),
     ];
+    if let Some(other) = fit.other_error_median {
+        notes.insert(
+            1,
+            format!(
+                "How it computes the sequences of a step, from the slots of its requests: {}. \
+                 Computed the other way, the steps that were held back have a median error of {}.",
+                fit.batches.words(),
+                Share(other)
+            ),
+        );
+    }
     let heading = format!("{}: step times from {}", title(&steps.from[0]), name(&steps.folder));
     Section { heading, table: Some(table), notes, ..Section::default() }
 }
@@ -126,7 +137,7 @@ fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section
             table.rows.push(cells);
         }
         let seen = step_times::seen(trial, record.depth);
-        let pace = pace(&steps.fit.step, &seen, steps.room);
+        let pace = pace(&steps.fit.step, steps.fit.batches, &seen, steps.room);
         let pace = pace.map_or(String::new(), |pace| {
             format!(
                 "; steps took {} of their expected times (median), and hung for {}",

@@ -51,6 +51,10 @@ pub struct EngineArgs {
     /// --max-num-seqs); llama-server: as many as need the fewest devices, Ollama: 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub parallel: Option<u32>,
+    /// llama-server is started with --kv-unified: one cache for all slots, so that each batch is
+    /// computed whole and not in pieces
+    #[arg(long, conflicts_with = "results")]
+    pub kv_unified: bool,
     /// Results of this model and engine on one machine, folders that `bench run` made: steps are
     /// then measured ones, and --device says what the machine costs
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
@@ -241,6 +245,10 @@ pub fn choose(args: &EngineArgs, mix: &Mix) -> anyhow::Result<Choice> {
             args.engine().shown()
         );
     }
+    ensure!(
+        !args.kv_unified || args.engine() == EngineName::LlamaServer,
+        "--kv-unified is llama-server's; leave it out"
+    );
     if !args.results.is_empty() {
         return measured::choose(args, mix);
     }
@@ -351,7 +359,11 @@ fn one(
             }
             None => predict(sequences, cached, longest, ask)?,
         };
-    let options = rooms.into_iter().map(|room| engine.with(likely.clone(), room)).collect();
+    let with = |room: Room| {
+        let with = engine.with(likely.clone(), room);
+        if args.kv_unified { with.unified() } else { with }
+    };
+    let options = rooms.into_iter().map(with).collect();
     let mut sources = vec![format!(
         "Steps on {}: fit, {} {} with {}; range: four of five measurements. Network and tokenizer \
          are not in it.",
@@ -361,6 +373,17 @@ fn one(
         engine.shown()
     )];
     sources.extend(here.iter().flat_map(|here| here.notes.clone()));
+    if engine == EngineName::LlamaServer && sequences > 1 {
+        let words = if args.kv_unified {
+            "llama-server with --kv-unified: whole batches."
+        } else {
+            "llama-server as --parallel alone starts it: batches in pieces, since slots have caches \
+             of their own and only neighbouring ones are computed together. A piece takes what a \
+             whole batch of its size takes, of which fit's speeds of several streams are. \
+             --kv-unified simulates one cache for all slots."
+        };
+        sources.push(words.to_owned());
+    }
     sources.extend(single);
     sources.extend(remarks.iter().map(|remark| format!("{}: {remark}.", machine.name)));
     Ok(Machinery {

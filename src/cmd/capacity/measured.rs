@@ -100,9 +100,8 @@ fn machinery(
         },
         _ => slots,
     };
-    let mut engine = kind.with(fit.step.clone(), room);
+    let mut engine = steps.as_seen(kind.with(fit.step.clone(), room));
     engine.name.clone_from(&record.engine);
-    engine.step_tokens = steps.room.step_tokens;
     let machine_name = machine.map_or_else(|| record.host.clone(), |m| m.name.clone());
     let p95 = fit.error_p95.map_or(ABSENT.to_owned(), |p95| Share(p95).to_string());
     let mut sources = vec![format!(
@@ -114,6 +113,9 @@ fn machinery(
         steps.folder.display(),
         Share(fit.error_median),
     )];
+    if fit.other_error_median.is_some() {
+        sources.push(format!("Its requests say their slots: {}.", fit.batches.words()));
+    }
     let (prompt, _) = mix.mean();
     if sequences > fit.sequences || prompt.0 > fit.prompt_tokens {
         sources.push(format!(
