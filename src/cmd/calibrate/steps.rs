@@ -36,10 +36,13 @@ pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
     for steps in &sweeps {
         sections.push(step_section(steps));
         for folder in folders {
-            // Loads are judged by the sweep beside them; without one, by the last of the engine.
+            // Loads are judged by the sweep beside them; without one, by the last of the engine in the
+            // folders before.
             let same = |other: &&MeasuredSteps| other.is_of(&steps.from[0]);
-            let beside = sweeps.iter().find(|other| same(other) && other.folder == *folder);
-            let judge = beside.or(sweeps.iter().rfind(same));
+            let place = |folder: &PathBuf| folders.iter().position(|other| other == folder);
+            let before = |other: &&MeasuredSteps| place(&other.folder) <= place(folder);
+            let judge = sweeps.iter().rfind(|other| same(other) && before(other));
+            let judge = judge.or(sweeps.iter().rfind(same));
             if judge.is_some_and(|judge| std::ptr::eq(judge, steps)) {
                 sections.extend(judged(folder, steps)?);
                 sections.extend(searched(folder, steps)?);
