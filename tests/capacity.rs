@@ -261,11 +261,25 @@ fn wrong_input_is_told_with_what_to_do() {
         (&["--rate=-1", "--workload=chat"], "--rate -1 cannot be"),
         (&["--rate=1", "--workload=chat", "--arrivals=bursts"], "bursts=2"),
         (&["--users=4", "--workload=chat", "--engine=mlx", "--parallel=4"], "leave --parallel out"),
+        (&["--users=4", "--workload=chat", "--engine=vllm", "--kv-unified"], "--kv-unified is"),
         (&["--users=4", "--workload=chat", "--results=nowhere"], "nowhere"),
         (&["--users=4", "--workload=chat", "--beside=h100-sxm-80gb", "--engine=vllm"], "--beside"),
     ] {
         let said = error(&[&base[..], more].concat());
         assert!(said.contains(wanted), "{more:?}: {said}");
+    }
+}
+
+#[test]
+fn one_cache_for_all_slots_makes_shorter_steps_than_one_for_each() {
+    let base = ["capacity", "--users=40", "--workload=chat", "--model=qwen3-8b", "--ttft=1s"];
+    let base = [&base[..], &["--device=rtx-5090", "--parallel=16"]].concat();
+    let (apart, unified) = (json(&base), json(&[&base[..], &["--kv-unified"]].concat()));
+    let tpot = |said: &Value| said["day"]["tpot_s"]["p50"].as_f64().unwrap();
+    assert!(tpot(&apart) > 1.5 * tpot(&unified), "{} {}", tpot(&apart), tpot(&unified));
+    for (said, words) in [(&apart, "batches in pieces"), (&unified, "whole batches")] {
+        let sources = said["machines"][0]["sources"].to_string();
+        assert!(sources.contains(words), "{words}: {sources}");
     }
 }
 
