@@ -274,6 +274,7 @@ fn wrong_input_is_told_with_what_to_do() {
         (&["--rate=-1", "--workload=chat"], "--rate -1 cannot be"),
         (&["--rate=1", "--workload=chat", "--arrivals=bursts"], "bursts=2"),
         (&["--users=4", "--workload=chat", "--engine=mlx", "--parallel=4"], "leave --parallel out"),
+        (&["--users=4", "--workload=chat", "--engine=vllm", "--kv-unified"], "--kv-unified is"),
         (&["--users=4", "--workload=chat", "--results=nowhere"], "nowhere"),
         (&["--users=4", "--workload=chat", "--beside=2x rtx-5090", "--engine=vllm"], "--beside"),
         (&["--users=4", "--workload=chat", "--engine=vllm", "--quant=Q4_K_M"], "AWQ, GPTQ"),
@@ -307,6 +308,19 @@ fn vllm_on_a_card_is_predicted_from_published_loads_and_says_so() {
     }
     let several = said["left_out"].to_string();
     assert!(several.contains("splits every layer over all cards"), "{several}");
+}
+
+#[test]
+fn one_cache_for_all_slots_makes_shorter_steps_than_one_for_each() {
+    let base = ["capacity", "--users=40", "--workload=chat", "--model=qwen3-8b", "--ttft=1s"];
+    let base = [&base[..], &["--device=rtx-5090", "--parallel=16"]].concat();
+    let (apart, unified) = (json(&base), json(&[&base[..], &["--kv-unified"]].concat()));
+    let tpot = |said: &Value| said["day"]["tpot_s"]["p50"].as_f64().unwrap();
+    assert!(tpot(&apart) > 1.5 * tpot(&unified), "{} {}", tpot(&apart), tpot(&unified));
+    for (said, words) in [(&apart, "batches in pieces"), (&unified, "whole batches")] {
+        let sources = said["machines"][0]["sources"].to_string();
+        assert!(sources.contains(words), "{words}: {sources}");
+    }
 }
 
 #[test]
