@@ -15,7 +15,7 @@ use crate::run;
 use crate::runner::protocol::Sample;
 use crate::scenario::{Scenario, Slo};
 use crate::stats;
-use crate::units::{ABSENT, Nanos, Share, Tokens, significant};
+use crate::units::{ABSENT, Nanos, Share, Tokens, or_absent, significant};
 use workload::{Mix, Recorded};
 
 /// Requests that are simulated for a share.
@@ -29,6 +29,8 @@ const CLOSE: [f64; 2] = [0.10, 0.20];
 /// Every folder's step times, and how well they foretell its other rows.
 pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
+    let mut loads =
+        Table::new(&["run", "engine", "load", ">sweep off by", ">steps took", ">close", "marks"]);
     let mut sweeps = Vec::new();
     for folder in folders {
         sweeps.extend(step_times::of_sweeps(folder)?);
@@ -44,7 +46,7 @@ pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
             let judge = sweeps.iter().rfind(|other| same(other) && before(other));
             let judge = judge.or(sweeps.iter().rfind(same));
             if judge.is_some_and(|judge| std::ptr::eq(judge, steps)) {
-                sections.extend(judged(folder, steps)?);
+                sections.extend(judged(folder, steps, &mut loads)?);
                 sections.extend(searched(folder, steps)?);
             }
         }
@@ -54,7 +56,20 @@ pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
         "no sweep for step times in these folders; measure one with a [[matrix]] that has \
          'calibrate = true', as in: bench run scenarios/capacity.toml"
     );
+    if loads.rows.len() > 1 {
+        sections.insert(0, overview(loads));
+    }
     Ok(sections)
+}
+
+fn overview(loads: Table) -> Section {
+    let notes = vec![
+        "sweep off by: the median error of steps of the sweep that were held back. steps took: those \
+         of the load, of their expected times (median). close: figures of the load that were \
+         foretold within the limits."
+            .to_owned(),
+    ];
+    Section { heading: "All loads".into(), table: Some(loads), notes, ..Section::default() }
 }
 
 fn title(record: &Record) -> String {
@@ -117,7 +132,11 @@ fn marks(record: &Record) -> &str {
 }
 
 /// The rows under a load, measured beside simulated.
-fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section>> {
+fn judged(
+    folder: &Path,
+    steps: &MeasuredSteps,
+    loads: &mut Table,
+) -> anyhow::Result<Option<Section>> {
     let named = name(folder);
     let folder = Folder::open(folder)?;
     let trials: Vec<Trial<Sample>> = folder.read_trials()?;
@@ -134,13 +153,25 @@ fn judged(folder: &Path, steps: &MeasuredSteps) -> anyhow::Result<Option<Section
         let measured = measured(trial);
         let simulated = replay(trial, &steps.engine(Tokens(u32::MAX)))?;
         let load = crate::report::load::load(record);
-        for row in compared(&measured, &simulated) {
+        let figures = compared(&measured, &simulated);
+        let close = figures.iter().filter(|row| row.last().is_some_and(|cell| cell == "yes"));
+        let close = format!("{} of {}", close.count(), figures.len());
+        for row in figures {
             let mut cells = vec![load.clone()];
             cells.extend(row);
             table.rows.push(cells);
         }
         let seen = step_times::seen(trial, record.depth);
         let pace = pace(&steps.fit.step, steps.fit.batches, &seen, steps.room);
+        loads.rows.push(vec![
+            named.clone(),
+            record.engine.clone(),
+            load.clone(),
+            Share(steps.fit.error_median).to_string(),
+            or_absent(pace.map(|pace| Share(pace.median))),
+            close,
+            marks(record).to_owned(),
+        ]);
         let pace = pace.map_or(String::new(), |pace| {
             format!(
                 "; steps took {} of their expected times (median), and hung for {}",
