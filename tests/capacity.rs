@@ -57,6 +57,21 @@ fn forty_people_are_told_which_machine_how_many_and_what_breaks() {
 }
 
 #[test]
+fn the_readme_shows_what_is_answered() {
+    let words = |text: &str| {
+        let words = text.split_whitespace().filter(|word| !word.starts_with(['─', '═']));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let readme = include_str!("../README.md");
+    let shown = &readme[readme.find("$ bench capacity").unwrap()..];
+    let (asked, shown) = shown.split_once("Capacity for").unwrap();
+    let shown = words(shown.split_once("```").unwrap().0);
+    let asked = asked.replace(['\\', '$'], "");
+    let out = words(&answer(&asked.split_whitespace().skip(1).collect::<Vec<_>>()));
+    assert!(out.contains(&shown), "README: {shown}\nnow: {out}");
+}
+
+#[test]
 fn json_and_csv_say_the_same_with_units_in_their_names() {
     let json = json(TEAM);
     let csv = answer(&with(&["--format=csv"]));
