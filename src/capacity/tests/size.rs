@@ -228,13 +228,10 @@ fn a_conversation_that_stays_on_its_device_is_computed_once() {
     for engine in [engine(), engine().unified()] {
         let of = |routing| outcome(&engine, routing);
         let (spread, sticky) = (of(Routing::LeastLoaded), of(Routing::Sticky));
-        assert!(sticky.busy < 0.8 * spread.busy, "{} {}", sticky.busy, spread.busy);
+        assert!(sticky.busy < 0.9 * spread.busy, "{} {}", sticky.busy, spread.busy);
+        assert!(sticky.ttft.mean().unwrap() < spread.ttft.mean().unwrap());
         assert_eq!(sticky.asked, spread.asked);
     }
-    // In pieces six users with equal answers fall into step, so that their prompts meet.
-    let whole = engine().unified();
-    let of = |routing| outcome(&whole, routing).ttft.mean().unwrap();
-    assert!(of(Routing::Sticky) < of(Routing::LeastLoaded));
 }
 
 #[test]
@@ -242,10 +239,12 @@ fn conversations_begin_where_there_is_room() {
     // A sequence for each user, one of seventeen on the small device.
     let mut demand = users(17);
     demand.mix.turns = 4;
-    let small = Engine { sequences: 1, ..engine() };
+    let large = engine().unified();
+    let small = Engine { sequences: 1, ..large.clone() };
     let objective = Objective { routing: Routing::Sticky, beside: vec![small], ..objective(1.0) };
-    let outcome = objective.try_count(&engine(), 2, &demand).unwrap().outcome;
-    assert_eq!(outcome.met, outcome.asked);
+    let outcome = objective.try_count(&large, 2, &demand).unwrap().outcome;
+    // In turns, a third of the users would wait for it.
+    assert!(outcome.attainment().unwrap() > 0.99, "{:?}", outcome.attainment());
 }
 
 #[test]
