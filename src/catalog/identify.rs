@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use anyhow::Context;
 use serde::Deserialize;
 
 use super::hardware::{self, Device, Family, Kind};
@@ -60,11 +59,7 @@ fn rows() -> &'static [Row] {
 }
 
 fn read(text: &str) -> anyhow::Result<Vec<Row>> {
-    csv::Reader::from_reader(text.as_bytes())
-        .deserialize()
-        .enumerate()
-        .map(|(i, row)| row.with_context(|| format!("pci_ids.csv:{}", i + 2)))
-        .collect()
+    super::rows("pci_ids.csv", text)
 }
 
 /// The row of a GPU beside `main_memory`; an error says in words why there is none.

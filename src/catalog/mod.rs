@@ -10,6 +10,18 @@ pub mod published;
 pub mod quants;
 pub mod serving;
 
+use anyhow::Context;
+use serde::de::DeserializeOwned;
+
+/// The rows of a CSV file with a header; an error names the file, as `name`, and the line.
+pub fn rows<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Result<Vec<T>> {
+    csv::Reader::from_reader(text.as_bytes())
+        .into_deserialize()
+        .enumerate()
+        .map(|(i, row)| row.with_context(|| format!("{name}:{}", i + 2)))
+        .collect()
+}
+
 /// The candidates that are spelt most like `word`, or have most of its parts, best first, at most
 /// three; none that is far off.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {

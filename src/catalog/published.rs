@@ -2,7 +2,6 @@
 //!
 //! Only rows whose licence permits copying stand in `published.csv`; see `published.md`.
 
-use anyhow::Context;
 use serde::Deserialize;
 
 /// The rows, embedded so that the program needs no file beside it.
@@ -78,11 +77,7 @@ pub fn all() -> anyhow::Result<Vec<Published>> {
 
 /// The rows of a CSV file with the columns of `published.csv`; `name` is for messages.
 pub fn read(name: &str, rows: &str) -> anyhow::Result<Vec<Published>> {
-    csv::Reader::from_reader(rows.as_bytes())
-        .deserialize()
-        .enumerate()
-        .map(|(i, row)| row.with_context(|| format!("{name}:{}", i + 2)))
-        .collect()
+    super::rows(name, rows)
 }
 
 /// A plain decoder whose shape is known only for these rows.
@@ -116,11 +111,7 @@ pub struct PublishedModel {
 
 /// The shapes in `published_models.csv`.
 pub fn models() -> anyhow::Result<Vec<PublishedModel>> {
-    csv::Reader::from_reader(MODELS.as_bytes())
-        .deserialize()
-        .enumerate()
-        .map(|(i, row)| row.with_context(|| format!("published_models.csv:{}", i + 2)))
-        .collect()
+    super::rows("published_models.csv", MODELS)
 }
 
 #[cfg(test)]

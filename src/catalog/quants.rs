@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use anyhow::Context;
 use serde::Deserialize;
 
 /// One published fact about a quantisation.
@@ -44,11 +43,7 @@ pub fn all() -> &'static [QuantFact] {
 }
 
 fn read(text: &str) -> anyhow::Result<Vec<QuantFact>> {
-    csv::Reader::from_reader(text.as_bytes())
-        .deserialize()
-        .enumerate()
-        .map(|(i, row)| row.with_context(|| format!("quants.csv:{}", i + 2)))
-        .collect()
+    super::rows("quants.csv", text)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //!
 //! Only rows whose licence permits copying stand in `serving.csv`; see `published.md`.
 
-use anyhow::Context;
 use serde::Deserialize;
 
 /// The rows, embedded so that the program needs no file beside it.
@@ -53,16 +52,7 @@ impl Load {
 
 /// The embedded rows.
 pub fn all() -> anyhow::Result<Vec<Load>> {
-    read("serving.csv", ROWS)
-}
-
-/// The rows of a CSV file with the columns of `serving.csv`; `name` is for messages.
-pub fn read(name: &str, rows: &str) -> anyhow::Result<Vec<Load>> {
-    csv::Reader::from_reader(rows.as_bytes())
-        .deserialize()
-        .enumerate()
-        .map(|(i, row)| row.with_context(|| format!("{name}:{}", i + 2)))
-        .collect()
+    super::rows("serving.csv", ROWS)
 }
 
 #[cfg(test)]

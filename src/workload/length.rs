@@ -60,6 +60,18 @@ impl Length {
         }
     }
 
+    /// The length that one request in twenty exceeds, or the longest.
+    pub fn long(&self) -> f64 {
+        match self {
+            Self::Fixed(tokens) => f64::from(tokens.0),
+            Self::Normal { mean, deviation } => mean + Z95 * deviation,
+            Self::LogNormal { p95, .. } => *p95,
+            Self::Histogram(bars) => {
+                bars.iter().map(|(tokens, _)| f64::from(tokens.0)).fold(0.0, f64::max)
+            }
+        }
+    }
+
     /// Ready to draw from again and again.
     pub(super) fn sampler(&self) -> Sampler {
         match self {

@@ -9,7 +9,7 @@ use crate::capacity::{
     workload::{Arrivals, Mix},
 };
 use crate::catalog::serving::{self, Load};
-use crate::catalog::{hardware, models};
+use crate::catalog::{self, hardware, models};
 use crate::fit::calibrate::Accuracy;
 use crate::fit::constants;
 use crate::fit::loops::{self, CHECKPOINT, Group, SHAPE, Seen, What};
@@ -152,10 +152,7 @@ pub fn held_out(loads: &[Load], seen: &[Seen]) -> anyhow::Result<Vec<Judged>> {
 
 impl Elsewhere {
     fn all() -> anyhow::Result<Vec<Self>> {
-        let rows = csv::Reader::from_reader(ELSEWHERE.as_bytes()).into_deserialize();
-        rows.enumerate()
-            .map(|(i, row)| row.with_context(|| format!("elsewhere.csv:{}", i + 2)))
-            .collect()
+        catalog::rows("elsewhere.csv", ELSEWHERE)
     }
 
     /// Whether the interval of a prediction holds it.

@@ -16,8 +16,6 @@ use crate::workload::{Arrivals, Length, Mix, Preset, read_trace};
 const ROOM: f64 = 32_768.0;
 /// Tokens of a cache are given out in pieces.
 const PIECE: u32 = 256;
-/// 1.6449 standard deviations above its median lie 95 % of a normal distribution.
-const Z95: f64 = 1.644_853_626_951_472_2;
 
 /// Who asks, for what, and how soon they want it.
 #[derive(Debug, clap::Args)]
@@ -274,8 +272,8 @@ fn mix(
         (Some(stated), _) => stated,
         (None, Some(longest)) => in_pieces(f64::from(longest)),
         (None, None) => {
-            let all = f64::from(turns) * (long(&prompt) + long(&answer));
-            let room = in_pieces(all.min(ROOM.max(long(&prompt) + long(&answer))));
+            let all = f64::from(turns) * (prompt.long() + answer.long());
+            let room = in_pieces(all.min(ROOM.max(prompt.long() + answer.long())));
             let cut = if all > ROOM { ", at most 32,768" } else { "" };
             notes.push(format!(
                 "Context of {room} tokens: all turns with long prompts and answers{cut} (assumed; \
@@ -290,18 +288,6 @@ fn mix(
 fn in_pieces(tokens: f64) -> Tokens {
     let pieces = (tokens / f64::from(PIECE)).ceil().clamp(1.0, f64::from(u32::MAX / PIECE));
     Tokens(pieces as u32 * PIECE)
-}
-
-/// The length that one request in twenty exceeds, or the longest.
-fn long(length: &Length) -> f64 {
-    match length {
-        Length::Fixed(tokens) => f64::from(tokens.0),
-        Length::Normal { mean, deviation } => mean + Z95 * deviation,
-        Length::LogNormal { p95, .. } => *p95,
-        Length::Histogram(bars) => {
-            bars.iter().map(|(tokens, _)| f64::from(tokens.0)).fold(0.0, f64::max)
-        }
-    }
 }
 
 fn who(

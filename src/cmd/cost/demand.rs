@@ -7,7 +7,7 @@ use rust_decimal::prelude::ToPrimitive;
 use crate::catalog::models::{self, ModelSpec};
 use crate::cost::{Assumptions, Preset};
 use crate::model::quant::Quant;
-use crate::scenario::{Length, Matrix, Scenario, Slo, Workload};
+use crate::scenario::{Matrix, Scenario, Slo, Workload};
 use crate::units::{Nanos, Share, Tokens};
 
 use super::QuestionArgs;
@@ -15,9 +15,6 @@ use super::context::Context;
 
 /// Requests at once where nobody says how many: as many as batch work is usually given.
 const USUAL_STREAMS: u32 = 64;
-
-/// 1.6449 standard deviations above its median lie 95 % of a normal distribution.
-const Z95: f64 = 1.644_853_626_951_472_2;
 
 /// What is asked of a machine.
 #[derive(Debug)]
@@ -123,18 +120,6 @@ pub fn usual_quant(scenario: Option<&Scenario>, spec: &ModelSpec) -> anyhow::Res
     }
 }
 
-/// The length that one request in twenty exceeds, or the longest.
-fn long(length: &Length) -> f64 {
-    match length {
-        Length::Fixed(tokens) => f64::from(tokens.0),
-        Length::Normal { mean, deviation } => mean + Z95 * deviation,
-        Length::LogNormal { p95, .. } => *p95,
-        Length::Histogram(bins) => {
-            bins.iter().map(|(tokens, _)| f64::from(tokens.0)).fold(0.0, f64::max)
-        }
-    }
-}
-
 fn room(
     args: &QuestionArgs,
     workload: Option<&Workload>,
@@ -148,7 +133,7 @@ fn room(
     let (tokens, basis) = match lengths {
         Some((own, answer)) => {
             let turns = workload.and_then(|w| w.turns).unwrap_or(1);
-            let all = f64::from(turns) * (long(own) + long(answer));
+            let all = f64::from(turns) * (own.long() + answer.long());
             (all, "long prompts and answers of the workload")
         }
         None => (2.0 * (prompt + new), "twice the mean request, assumed; state it with --context"),
