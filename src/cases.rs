@@ -6,7 +6,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::runner::Settings;
-use crate::scenario::{Load, Matrix, Point, Problem, Problems, Scenario, Weights};
+use crate::scenario::{InTurn, Load, Matrix, Point, Problem, Problems, Scenario, Weights};
 use crate::stats;
 use crate::units::{Bytes, Nanos, Tokens};
 use crate::workload::{self, Arrivals, Limit, Mix, Planned, Source, Workload};
@@ -92,6 +92,12 @@ impl Case {
     /// Whether `other` is the same work on another engine: the two may be compared.
     pub fn same_work(&self, other: &Self) -> bool {
         self.work() == other.work()
+    }
+
+    /// Whether its trials and those of `other`, which follows it, take turns.
+    pub fn takes_turns(&self, other: &Self, in_turn: InTurn) -> bool {
+        let model = |case: &Self| (case.model.clone(), case.quant.clone());
+        self.same_work(other) || (in_turn == InTurn::Model && model(self) == model(other))
     }
 
     /// What is to be done, whichever engine does it.
@@ -442,6 +448,27 @@ mod tests {
             assert_eq!(engines, ["candle", "llama.cpp", "mock"]);
         }
         assert_eq!(cases.chunk_by(Case::same_work).count(), 6);
+    }
+
+    #[test]
+    fn a_sweep_and_the_loads_of_its_model_take_turns_where_that_is_asked() {
+        let matrix = |quant: &str, more: &str| {
+            format!(
+                "[[matrix]]\nmodels = [\"qwen3-0.6b\"]\nquants = [\"{quant}\"]\nengines = [\"mock\"]\n\
+                 points = [{{ prompt_tokens = 512, new_tokens = 64 }}]\nslots = 4\n{more}\n"
+            )
+        };
+        let all = [
+            matrix("Q4_K_M", "calibrate = true"),
+            matrix("Q4_K_M", "rates = [1.0, 2.0]\nrequests = 32"),
+            matrix("Q8_0", "rates = [1.0]\nrequests = 32"),
+        ];
+        let cases = expand(&scenario(&all.concat())).unwrap();
+        let turns = |in_turn| -> Vec<usize> {
+            cases.chunk_by(|a, b| a.takes_turns(b, in_turn)).map(<[Case]>::len).collect()
+        };
+        assert_eq!(turns(InTurn::Model), [3, 1]);
+        assert_eq!(turns(InTurn::Point), [1, 1, 1, 1]);
     }
 
     #[test]

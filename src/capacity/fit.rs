@@ -95,13 +95,13 @@ impl Explained {
         for turn in 0..HELD_BACK {
             let kept = rows.iter().enumerate().filter(|(i, _)| i % HELD_BACK != turn);
             let kept: Vec<Row> = kept.map(|(_, row)| row.clone()).collect();
-            let judged = least_squares::non_negative(&kept);
+            let judged = least_squares::of_the_sum(&kept);
             for i in (turn..rows.len()).step_by(HELD_BACK) {
                 each[i] = least_squares::relative_error(&rows[i], &judged).abs();
             }
         }
         let errors = each.iter().skip(HELD_BACK - 1).step_by(HELD_BACK).copied().collect();
-        let step = knots.step_time(&least_squares::non_negative(&rows))?;
+        let step = knots.step_time(&least_squares::of_the_sum(&rows))?;
         Ok(Self { batches, step, errors, each })
     }
 
@@ -119,6 +119,8 @@ impl Explained {
 /// How an engine kept to its step times in a run that had no part in them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Pace {
+    /// All steps' time over the one that was expected of them, without what they hung.
+    pub all: f64,
     /// The median of a step's time over the one that was expected.
     pub median: f64,
     /// Seconds by which steps were longer than twice what was expected: it hung, or another program
@@ -128,14 +130,16 @@ pub struct Pace {
     pub steps: usize,
 }
 
-/// The pace of an engine in a trial; `None` where no step can be told.
-pub fn pace(step: &StepTime, batches: Batches, trial: &[Seen], room: Room) -> Option<Pace> {
-    let steps = reconstruct(trial, room);
+/// The pace of an engine in trials; `None` where no step can be told.
+pub fn pace(step: &StepTime, batches: Batches, trials: &[Vec<Seen>], room: Room) -> Option<Pace> {
+    let steps: Vec<Step> = trials.iter().flat_map(|trial| reconstruct(trial, room)).collect();
     let expected = |s: &Step| s.expected(step, batches);
     let ratios: Vec<f64> = steps.iter().map(|s| s.seconds / expected(s)).collect();
     let over = |s: &Step| (s.seconds - 2.0 * expected(s)).max(0.0);
-    let hung = steps.iter().map(over).sum();
-    Some(Pace { median: stats::median(&ratios)?, hung, steps: steps.len() })
+    let hung: f64 = steps.iter().map(over).sum();
+    let took: f64 = steps.iter().map(|s| s.seconds).sum();
+    let all = (took - hung) / steps.iter().map(expected).sum::<f64>();
+    Some(Pace { all, median: stats::median(&ratios)?, hung, steps: steps.len() })
 }
 
 /// Where the curves have their points.
@@ -468,7 +472,8 @@ mod tests {
     fn known_step_times_are_found_again_from_their_stamps() {
         let found = fit(&trials(Batches::Whole, 0.0, 1), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.01, "{found:#?}");
-        assert!(found.error_median < 0.002, "{}", found.error_median);
+        // A step that is none (two that came together) counts in the sum.
+        assert!(found.error_median < 0.005, "{}", found.error_median);
         assert_eq!(found.sequences, 8);
         // The client's moment is part of the way.
         assert!((found.step.entry - 0.0042).abs() < 0.0005, "{}", found.step.entry);
@@ -492,7 +497,7 @@ mod tests {
     #[test]
     fn step_times_of_pieces_are_found_again() {
         let found = fit(&trials(Batches::Pieces, 0.0, 1), ROOM).unwrap();
-        assert!(found.error_median < 0.002, "{}", found.error_median);
+        assert!(found.error_median < 0.005, "{}", found.error_median);
         let (step, truth) = (&found.step, truth());
         for n in 1..=8 {
             let ratio = step.decode.at(f64::from(n)) / truth.decode.at(f64::from(n));
@@ -522,17 +527,19 @@ mod tests {
         let slow =
             StepTime { decode: Curve::new(vec![(1.0, 0.030), (8.0, 0.090)]).unwrap(), ..truth() };
         let found =
-            pace(&truth(), Batches::Whole, &stamps(&plan, &slow, Batches::Whole, 0.0, 1), ROOM)
+            pace(&truth(), Batches::Whole, &[stamps(&plan, &slow, Batches::Whole, 0.0, 1)], ROOM)
                 .unwrap();
         assert!(found.median > 1.2 && found.hung < 0.1, "{found:?}");
+        assert!((1.05..1.5).contains(&found.all), "{found:?}");
         let mut hung = stamps(&plan, &truth(), Batches::Whole, 0.0, 1);
         let from = hung.iter().map(|seen| seen.sent).fold(0.0, f64::max) - 0.01;
         for seen in &mut hung {
             let late = |at: &mut f64| *at += if *at > from { 4.0 } else { 0.0 };
             seen.tokens.iter_mut().for_each(late);
         }
-        let found = pace(&truth(), Batches::Whole, &hung, ROOM).unwrap();
+        let found = pace(&truth(), Batches::Whole, &[hung], ROOM).unwrap();
         assert!((found.median - 1.0).abs() < 0.02, "{found:?}");
+        assert!((found.all - 1.0).abs() < 0.1, "{found:?}");
         assert!((3.5..4.1).contains(&found.hung), "{found:?}");
     }
 

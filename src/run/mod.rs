@@ -83,7 +83,7 @@ pub fn run(
     let idle = idle_power();
     let mut loaded_cold = BTreeSet::new();
     let open: Vec<_> = cases.into_iter().filter(|c| !folder.has(&c.id.0)).collect();
-    for point in open.chunk_by(Case::same_work) {
+    for point in open.chunk_by(|case, next| case.takes_turns(next, scenario.trials.in_turn)) {
         if deadline.is_some_and(|d| Instant::now() >= d) {
             // Cases that were not reached have no row: --resume goes on with them.
             return Ok(());

@@ -72,6 +72,9 @@ keys! {
         "interval" = "0.02", "0.02", "run",
             "Half-width of the 95 % interval of the median, as a share of it, at which a case \
              ends: 0.02 is ±2 %.";
+        "in_turn" = "\"model\"", "\"point\"", "run",
+            "Whose trials take turns, so that drift hits all alike: those of the engines of a `point`, \
+             or of all cases of a `model` and quantisation.";
     }
     "[limits]" {
         "case_seconds" = "600", "600", "run", "Most seconds for a case, its loading included.";

@@ -80,12 +80,25 @@ pub struct Trials {
     pub warm_up: u32,
     /// Half-width of the 95 % interval of the median, relative to it, at which a case ends.
     pub interval: Share,
+    /// Whose trials take turns.
+    pub in_turn: InTurn,
 }
 
 impl Default for Trials {
     fn default() -> Self {
-        Self { min: 5, max: 30, warm_up: 1, interval: Share(0.02) }
+        Self { min: 5, max: 30, warm_up: 1, interval: Share(0.02), in_turn: InTurn::Point }
     }
+}
+
+/// Cases whose trials take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InTurn {
+    /// The engines of one point.
+    Point,
+    /// All that follow each other and have one model and quantisation: a sweep and the loads that it
+    /// is to foretell.
+    Model,
 }
 
 /// Where measuring stops; the outcome says which limit it was.

@@ -13,7 +13,7 @@ use super::matrix::{self, Scope};
 use super::plan;
 use super::problem::{Problem, Problems};
 use super::table::{Findings, Section, of_kind};
-use super::{Limits, Matrix, Scenario, Trials};
+use super::{InTurn, Limits, Matrix, Scenario, Trials};
 use crate::units::{Nanos, Share};
 
 /// The sections, besides the keys before the first of them.
@@ -189,7 +189,12 @@ fn trials(section: &Section<'_, '_>, findings: &mut Findings) -> Trials {
     };
     let min = given("min", 1, findings);
     let max = given("max", 1, findings);
+    let in_turn = match section.word("in_turn", &["point", "model"], findings) {
+        Some("model") => InTurn::Model,
+        _ => default.in_turn,
+    };
     let trials = Trials {
+        in_turn,
         min: min.unwrap_or(default.min),
         max: max.unwrap_or(default.max.max(min.unwrap_or(0))),
         warm_up: given("warm_up", 0, findings).unwrap_or(default.warm_up),

@@ -1,6 +1,7 @@
 //! How well step times foretell loads that had no part in them: each row of a folder under load,
 //! simulated with the requests that it really had.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::capacity::{
@@ -29,8 +30,16 @@ const CLOSE: [f64; 2] = [0.10, 0.20];
 /// Every folder's step times, and how well they foretell its other rows.
 pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
     let mut sections = Vec::new();
-    let mut loads =
-        Table::new(&["run", "engine", "load", ">sweep off by", ">steps took", ">close", "marks"]);
+    let mut loads = Table::new(&[
+        "run",
+        "engine",
+        "load",
+        ">sweep off by",
+        ">steps took",
+        ">close",
+        ">at its pace",
+        "marks",
+    ]);
     let mut sweeps = Vec::new();
     for folder in folders {
         sweeps.extend(step_times::of_sweeps(folder)?);
@@ -65,8 +74,10 @@ pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
 fn overview(loads: Table) -> Section {
     let notes = vec![
         "sweep off by: the median error of steps of the sweep that were held back. steps took: those \
-         of the load, of their expected times (median). close: figures of the load that were \
-         foretold within the limits."
+         of the load, of their expected times, all together and each at most twice. close: figures of \
+         the load that were foretold within the limits. at its pace: the same with step times that are \
+         longer or shorter by what its steps took; no prediction, but it tells an error of the \
+         simulation from a machine that was slower or faster than in its sweep."
             .to_owned(),
     ];
     Section { heading: "All loads".into(), table: Some(loads), notes, ..Section::default() }
@@ -149,39 +160,52 @@ fn judged(
         }
         let of = |trial: &&Trial<Sample>| !trial.warmup && trial.case_id == record.case_id;
         let its: Vec<&Trial<Sample>> = trials.iter().filter(of).collect();
-        let Some(trial) = its.first() else { continue };
-        let measured = measured(trial);
-        let simulated = replay(trial, &steps.engine(Tokens(u32::MAX)))?;
+        if its.is_empty() {
+            continue;
+        }
+        let mut measured = Took::default();
+        its.iter().for_each(|trial| measured.note(trial));
+        let engine = steps.engine(Tokens(u32::MAX));
+        let simulated = Took::simulated(&its, &engine)?;
         let load = crate::report::load::load(record);
         let figures = compared(&measured, &simulated);
-        let close = figures.iter().filter(|row| row.last().is_some_and(|cell| cell == "yes"));
-        let close = format!("{} of {}", close.count(), figures.len());
+        let close = how_many_close(&figures);
         for row in figures {
             let mut cells = vec![load.clone()];
             cells.extend(row);
             table.rows.push(cells);
         }
-        let seen = step_times::seen(trial, record.depth);
+        let seen: Vec<_> = its.iter().map(|trial| step_times::seen(trial, record.depth)).collect();
         let pace = pace(&steps.fit.step, steps.fit.batches, &seen, steps.room);
+        let at_its_pace = match pace {
+            Some(pace) => {
+                let step = engine.step.scaled(pace.all);
+                let paced = Took::simulated(&its, &Engine { step, ..engine.clone() })?;
+                Some(how_many_close(&compared(&measured, &paced)))
+            }
+            None => None,
+        };
         loads.rows.push(vec![
             named.clone(),
             record.engine.clone(),
             load.clone(),
             Share(steps.fit.error_median).to_string(),
-            or_absent(pace.map(|pace| Share(pace.median))),
+            or_absent(pace.map(|pace| Share(pace.all))),
             close,
+            or_absent(at_its_pace),
             marks(record).to_owned(),
         ]);
         let pace = pace.map_or(String::new(), |pace| {
             format!(
-                "; steps took {} of their expected times (median), and hung for {}",
+                "; steps took {} of their expected times in all, {} in the median, and hung for {}",
+                Share(pace.all),
                 Share(pace.median),
                 Nanos::from_seconds(pace.hung)
             )
         });
         notes.push(format!(
             "{load}: {} requests; marks: {}; the engine computed in {} of the simulated time{pace}.",
-            trial.samples.len(),
+            its.iter().map(|trial| trial.samples.len()).sum::<usize>(),
             marks(record),
             Share(simulated.busy),
         ));
@@ -189,8 +213,7 @@ fn judged(
     if notes.is_empty() {
         return Ok(None);
     }
-    let close = table.rows.iter().filter(|row| row.last().is_some_and(|cell| **cell == *"yes"));
-    notes.push(format!("Close: {} of {} figures.", close.count(), table.rows.len()));
+    notes.push(format!("Close: {} figures.", how_many_close(&table.rows)));
     notes.push(format!(
         "Loads that had no part in the step times, simulated with the arrivals and lengths of the \
          measured requests. Close are medians within {}, \
@@ -271,28 +294,44 @@ fn most_users(engine: &Engine, mix: &Mix, slo: &Slo, requests: u32) -> anyhow::R
     Ok(MOST_USERS)
 }
 
-/// Times of requests, in the same form as simulated ones.
+/// Times of requests, measured or simulated.
 #[derive(Default)]
-struct Measured {
+struct Took {
     ttft: Times,
     tpot: Times,
     e2e: Times,
+    /// The mean share of the time in which the engine computed, where that was simulated.
+    busy: f64,
 }
 
-fn measured(trial: &Trial<Sample>) -> Measured {
-    let mut measured = Measured::default();
-    for sample in trial.samples.iter().filter(|sample| sample.error().is_none()) {
-        let arrivals = Arrivals {
-            intended_ns: sample.intended_ns,
-            sent_ns: sample.sent_ns,
-            prompt_tokens: sample.prompt_tokens,
-            token_ns: &sample.token_ns,
-        };
-        measured.ttft.extend(arrivals.ttft());
-        measured.tpot.extend(arrivals.tpot_ns().map(|ns| Nanos(ns as u64)));
-        measured.e2e.extend(arrivals.end_to_end());
+impl Took {
+    /// Takes in what was measured in a trial.
+    fn note(&mut self, trial: &Trial<Sample>) {
+        for sample in trial.samples.iter().filter(|sample| sample.error().is_none()) {
+            let arrivals = Arrivals {
+                intended_ns: sample.intended_ns,
+                sent_ns: sample.sent_ns,
+                prompt_tokens: sample.prompt_tokens,
+                token_ns: &sample.token_ns,
+            };
+            self.ttft.extend(arrivals.ttft());
+            self.tpot.extend(arrivals.tpot_ns().map(|ns| Nanos(ns as u64)));
+            self.e2e.extend(arrivals.end_to_end());
+        }
     }
-    measured
+
+    /// The requests of `trials` on `engine`.
+    fn simulated(trials: &[&Trial<Sample>], engine: &Engine) -> anyhow::Result<Self> {
+        let mut all = Self::default();
+        for trial in trials {
+            let outcome = replay(trial, engine)?;
+            all.ttft.merge(&outcome.ttft);
+            all.tpot.merge(&outcome.tpot);
+            all.e2e.merge(&outcome.e2e);
+            all.busy += outcome.busy / trials.len() as f64;
+        }
+        Ok(all)
+    }
 }
 
 /// What the simulation makes of the trial's own requests.
@@ -319,7 +358,7 @@ fn replay(trial: &Trial<Sample>, engine: &Engine) -> anyhow::Result<Outcome> {
 }
 
 /// Figure, measured, simulated, relative error, and whether it is close enough.
-fn compared(measured: &Measured, simulated: &Outcome) -> Vec<Vec<String>> {
+fn compared(measured: &Took, simulated: &Took) -> Vec<Vec<String>> {
     let figures = [
         ("TTFT", &measured.ttft, &simulated.ttft),
         ("TPOT", &measured.tpot, &simulated.tpot),
@@ -348,4 +387,10 @@ fn compared(measured: &Measured, simulated: &Outcome) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// How many rows say at their end that they are close, of how many.
+fn how_many_close<T: Deref<Target = str>>(rows: &[Vec<T>]) -> String {
+    let close = rows.iter().filter(|row| row.last().is_some_and(|cell| **cell == *"yes"));
+    format!("{} of {}", close.count(), rows.len())
 }

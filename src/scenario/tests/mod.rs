@@ -157,7 +157,8 @@ api_usd_per_month = 750.10
     assert_eq!(scenario.seed, 7);
     assert_eq!(scenario.host.gpu_memory, Some(Bytes::from_gib(30.0)));
     assert_eq!(scenario.host.memory, Some(Bytes(64_000_000_000)));
-    let trials = Trials { min: 3, max: 9, warm_up: 0, interval: Share(0.05) };
+    let trials =
+        Trials { min: 3, max: 9, warm_up: 0, interval: Share(0.05), in_turn: InTurn::Point };
     assert_eq!(scenario.trials, trials);
     assert_eq!(scenario.limits.trial, Nanos(20_500_000_000));
     assert_eq!(scenario.limits.memory, Some(Bytes::from_gib(20.0)));
@@ -230,6 +231,8 @@ fn a_default_in_the_key_table_is_the_default_in_force() {
     assert_eq!(default("[trials]", "max"), trials.max.to_string());
     assert_eq!(default("[trials]", "warm_up"), trials.warm_up.to_string());
     assert_eq!(default("[trials]", "interval"), trials.interval.0.to_string());
+    assert_eq!(default("[trials]", "in_turn"), "\"point\"");
+    assert_eq!(trials.in_turn, InTurn::Point);
     let limits = Limits::default();
     assert_eq!(default("[limits]", "case_seconds"), limits.case.seconds().to_string());
     assert_eq!(default("[limits]", "trial_seconds"), limits.trial.seconds().to_string());
