@@ -15,7 +15,7 @@ const HELD_BACK: usize = 5;
 const BEARS: usize = 4;
 /// Ways of computing batches differ in a step where their relative errors are so far apart.
 const APPARENT: f64 = 0.02;
-/// A point of the prompts' curve is at least this many times the one before.
+/// Each point of the prompts' curve is at least this many times the one before.
 const APART: f64 = 1.5;
 /// What measures what is missing.
 const REMEDY: &str = "run a [[matrix]] with 'calibrate = true' for this engine, model and \
@@ -158,7 +158,7 @@ impl Knots {
     fn of(steps: &[Step], batches: Batches, room: Room) -> anyhow::Result<Self> {
         let generating = steps.iter().filter(|step| step.prompts.is_empty());
         let generating = generating.flat_map(|step| generated(step, batches));
-        let decode = borne(generating.collect(), BEARS, 1.0);
+        let decode = borne(generating.collect());
         ensure!(!decode.is_empty(), "no step generates alone in these samples; {REMEDY}");
         ensure!(
             decode.len() > 1 || room.sequences < 2,
@@ -167,7 +167,7 @@ impl Knots {
             decode[0]
         );
         let computing = steps.iter().flat_map(|step| computed(step, batches));
-        let prompt = borne(computing.collect(), 1, APART);
+        let prompt = octaves(computing.collect());
         ensure!(
             prompt.len() > 1,
             "the prompts of these samples are all alike, so what a longer one costs is not known; \
@@ -251,26 +251,29 @@ fn computed(step: &Step, batches: Batches) -> Vec<f64> {
     }
 }
 
-/// Values that occur at least `times` times, each at least `apart` times the one before; the last
-/// of them among these.
-fn borne(mut values: Vec<f64>, times: usize, apart: f64) -> Vec<f64> {
+/// Values that enough steps have.
+fn borne(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
-    let groups: Vec<f64> =
-        values.chunk_by(|a, b| a == b).filter(|g| g.len() >= times).map(|g| g[0]).collect();
-    let mut kept: Vec<f64> = Vec::new();
-    for value in &groups {
-        if kept.last().is_none_or(|last| *value >= last * apart) {
-            kept.push(*value);
+    values.chunk_by(|a, b| a == b).filter(|same| same.len() >= BEARS).map(|same| same[0]).collect()
+}
+
+/// Powers of two, at which kernels change, between the least and the largest of `values`, and these
+/// themselves: each with a value between it and the one before.
+fn octaves(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    let (Some(&least), Some(&most)) = (values.first(), values.last()) else { return values };
+    let mut kept = vec![least];
+    let mut power = 1.0;
+    while power * APART <= most {
+        let before = kept[kept.len() - 1];
+        let is_told = values.iter().any(|value| *value > before && *value <= power);
+        if power >= before * APART && is_told {
+            kept.push(power);
         }
+        power *= 2.0;
     }
-    match (kept.last().copied(), groups.last().copied()) {
-        (Some(last), Some(most)) if last < most => {
-            if kept.len() > 1 {
-                kept.pop();
-            }
-            kept.push(most);
-        }
-        _ => {}
+    if most > least {
+        kept.push(most);
     }
     kept
 }
@@ -473,7 +476,7 @@ mod tests {
         let found = fit(&trials(Batches::Whole, 0.0, 1), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.01, "{found:#?}");
         // A step that is none (two that came together) counts in the sum.
-        assert!(found.error_median < 0.005, "{}", found.error_median);
+        assert!(found.error_median < 0.01, "{}", found.error_median);
         assert_eq!(found.sequences, 8);
         // The client's moment is part of the way.
         assert!((found.step.entry - 0.0042).abs() < 0.0005, "{}", found.step.entry);
@@ -497,7 +500,7 @@ mod tests {
     #[test]
     fn step_times_of_pieces_are_found_again() {
         let found = fit(&trials(Batches::Pieces, 0.0, 1), ROOM).unwrap();
-        assert!(found.error_median < 0.005, "{}", found.error_median);
+        assert!(found.error_median < 0.01, "{}", found.error_median);
         let (step, truth) = (&found.step, truth());
         for n in 1..=8 {
             let ratio = step.decode.at(f64::from(n)) / truth.decode.at(f64::from(n));
@@ -516,8 +519,11 @@ mod tests {
     fn noise_and_steps_that_hang_do_not_move_them() {
         // As noisy as vLLM's steps were, measured.
         let found = fit(&trials(Batches::Whole, 0.01, 3), ROOM).unwrap();
-        assert!(difference(&found.step, &truth()) < 0.02, "{found:#?}");
-        assert!((0.003..0.02).contains(&found.error_median), "{}", found.error_median);
+        // One in a hundred takes three times as long, and counts as twice.
+        let mean = truth().scaled(1.01);
+        let apart = difference(&found.step, &mean);
+        assert!(apart < 0.035, "{apart} {found:#?}");
+        assert!((0.003..0.03).contains(&found.error_median), "{}", found.error_median);
         assert!(found.error_p95.is_some_and(|p95| p95 > 0.01), "{:?}", found.error_p95);
     }
 
@@ -566,10 +572,19 @@ mod tests {
 
     #[test]
     fn points_of_a_curve_are_those_that_enough_steps_bear() {
-        let values = vec![1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0];
-        assert_eq!(borne(values.clone(), 2, 1.0), [1.0, 2.0, 4.0, 5.0]);
-        assert_eq!(borne(values, 2, 2.0), [1.0, 2.0, 5.0]);
-        assert_eq!(borne(vec![7.0], 1, 1.5), [7.0]);
-        assert!(borne(vec![7.0], 2, 1.5).is_empty());
+        let values = |times: usize| [1.0, 2.0, 4.0, 5.0].repeat(times);
+        assert_eq!(borne([values(BEARS), vec![3.0]].concat()), [1.0, 2.0, 4.0, 5.0]);
+        assert!(borne(values(BEARS - 1)).is_empty());
+    }
+
+    #[test]
+    fn a_curve_of_prompts_has_its_points_where_kernels_change() {
+        assert_eq!(
+            octaves(vec![250.0, 3.0, 9.0, 17.0, 60.0, 70.0]),
+            [3.0, 16.0, 32.0, 64.0, 128.0, 250.0]
+        );
+        // Nothing was between 3 and 8, nor close above a point.
+        assert_eq!(octaves(vec![3.0, 9.0, 12.0]), [3.0, 12.0]);
+        assert_eq!((octaves(vec![7.0, 7.0]), octaves(Vec::new())), (vec![7.0], Vec::new()));
     }
 }

@@ -281,6 +281,8 @@ fn prompts_of(
     }
     let running = (moment.further.len() + moment.first.len()) as u32;
     let begins = k.checked_sub(1).map_or(f64::NEG_INFINITY, |before| moments[before].at);
+    // Where the engine was idle, it was there if it came no later than one that was computed.
+    let begins = moment.first.iter().map(|&i| requests[i].sent.next_up()).fold(begins, f64::max);
     let waits = |i: &usize| {
         let later = first_at[*i] > k && first_at[*i] != usize::MAX;
         later && left[*i] > 0 && requests[*i].sent < begins

@@ -7,6 +7,9 @@ use crate::units::{Nanos, Tokens};
 /// The shortest prompt is the longest one halved so often.
 const HALVINGS: u32 = 6;
 
+/// Prompts between one length and its half.
+const PER_HALVING: u32 = 3;
+
 /// Tokens that a request generates of which only the prompt matters: enough to see a step of
 /// generation behind it.
 const FEW: u32 = 4;
@@ -24,11 +27,10 @@ pub fn calibration(prompt: Tokens, new: Tokens, sequences: u32) -> Vec<Planned> 
     let new = new.0.max(1);
     // Engines make buffers at their first requests.
     sweep.together(1, of(1), FEW.min(new));
-    for halvings in 0..=HALVINGS {
-        sweep.together(1, of(1 << halvings), FEW.min(new));
-    }
-    for halvings in 0..=HALVINGS {
-        sweep.together(1, odd(of(1 << halvings)), FEW.min(new));
+    for i in 0..=HALVINGS * PER_HALVING {
+        let share = (f64::from(i) / f64::from(PER_HALVING)).exp2();
+        let tokens = (f64::from(prompt.0) / share).round().max(1.0) as u32;
+        sweep.together(1, if i == 0 { tokens } else { uneven(tokens, i) }, FEW.min(new));
     }
     for count in batches(sequences) {
         sweep.together(count, of(32), new);
@@ -40,15 +42,24 @@ pub fn calibration(prompt: Tokens, new: Tokens, sequences: u32) -> Vec<Planned> 
     sweep.together(sequences.min(2), of(1), new.div_ceil(2));
     for generating in [1, sequences / 2, sequences.saturating_sub(1)] {
         if generating > 0 && generating < sequences {
-            sweep.beside(generating, of(32), new, |i| odd(of(2 << (i % HALVINGS))));
+            sweep.beside(generating, of(32), new, |i| uneven(of(2 << (i % HALVINGS)), i));
         }
     }
     sweep.requests
 }
 
-/// A little less and odd: kernels like round numbers, and people's prompts are none.
-fn odd(tokens: u32) -> u32 {
-    ((tokens - tokens / 8) | 1).min(tokens)
+/// A little less, with another remainder for each `i`: kernels take the tokens of a prompt in blocks, of
+/// 16 on many processors, and what is left in smaller ones or singly, which takes longer. People's
+/// prompts end anywhere in a block, and lengths that are all round, or all one more, would not tell.
+fn uneven(tokens: u32, i: u32) -> u32 {
+    let block = match tokens {
+        0..8 => return tokens,
+        8..32 => 4,
+        _ => 16,
+    };
+    // Odd, so that every remainder comes in its turn.
+    let remainder = 7 * i % block;
+    tokens - (tokens + block - remainder) % block
 }
 
 /// Numbers of sequences to try: 1, 2, 3, 4, 6, 8, 12 …, and the most.
@@ -114,9 +125,9 @@ mod tests {
         assert_eq!(batches(8), [1, 2, 3, 4, 6, 8]);
         assert_eq!(batches(5), [1, 2, 3, 4, 5]);
         assert_eq!(batches(1), [1]);
-        for prompt in [1024, 897, 512, 449, 256, 225, 128, 113, 64, 57, 32, 29, 16, 15] {
-            assert!(plan.iter().any(|p| p.prompt_tokens.0 == prompt), "{prompt}");
-        }
+        let alone: Vec<u32> = plan[..20].iter().map(|p| p.prompt_tokens.0).collect();
+        assert_eq!(alone[..8], [1024, 1024, 807, 638, 501, 396, 323, 250]);
+        assert_eq!(alone[19], 14);
         for count in batches(8) {
             let together = |first: &Planned| {
                 let same = plan.iter().filter(|p| p.after == first.after && p.new_tokens.0 > 60);
@@ -125,6 +136,18 @@ mod tests {
             assert!(plan.iter().any(together), "{count} together");
         }
         assert!(plan.iter().all(|p| p.prompt_tokens.0 <= 1024 && p.new_tokens.0 <= 64));
+    }
+
+    #[test]
+    fn prompts_end_anywhere_in_a_block() {
+        let long: Vec<u32> = (1..=16).map(|i| uneven(300, i)).collect();
+        let mut remainders: Vec<u32> = long.iter().map(|tokens| tokens % 16).collect();
+        remainders.sort_unstable();
+        assert_eq!(remainders, (0..16).collect::<Vec<_>>());
+        assert!(long.iter().all(|tokens| (285..=300).contains(tokens)), "{long:?}");
+        let short: Vec<u32> = (1..=4).map(|i| uneven(20, i)).collect();
+        assert_eq!(short, [19, 18, 17, 20]);
+        assert_eq!((uneven(0, 3), uneven(7, 3), uneven(8, 1)), (0, 7, 7));
     }
 
     #[test]
