@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::capacity::{
-    Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, pace, simulate, workload,
+    Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, pace as pace_of, simulate, workload,
 };
 use crate::cases;
 use crate::cmd::step_times::{self, MeasuredSteps};
@@ -76,7 +76,7 @@ fn overview(loads: Table) -> Section {
         "sweep off by: the median error of steps of the sweep that were held back. steps took: those \
          of the load, of their expected times, all together and each at most twice. close: figures of \
          the load that were foretold within the limits. at its pace: the same with step times that are \
-         longer or shorter by what its steps took; no prediction, but it tells an error of the \
+         longer or shorter by what the steps of each trial took; no prediction, but it tells an error of the \
          simulation from a machine that was slower or faster than in its sweep."
             .to_owned(),
     ];
@@ -166,7 +166,7 @@ fn judged(
         let mut measured = Took::default();
         its.iter().for_each(|trial| measured.note(trial));
         let engine = steps.engine(Tokens(u32::MAX));
-        let simulated = Took::simulated(&its, &engine)?;
+        let simulated = Took::simulated(its.iter().map(|trial| (*trial, engine.clone())))?;
         let load = crate::report::load::load(record);
         let figures = compared(&measured, &simulated);
         let close = how_many_close(&figures);
@@ -176,15 +176,14 @@ fn judged(
             table.rows.push(cells);
         }
         let seen: Vec<_> = its.iter().map(|trial| step_times::seen(trial, record.depth)).collect();
-        let pace = pace(&steps.fit.step, steps.fit.batches, &seen, steps.room);
-        let at_its_pace = match pace {
-            Some(pace) => {
-                let step = engine.step.scaled(pace.all);
-                let paced = Took::simulated(&its, &Engine { step, ..engine.clone() })?;
-                Some(how_many_close(&compared(&measured, &paced)))
-            }
-            None => None,
-        };
+        let pace = pace_of(&steps.fit.step, steps.fit.batches, &seen, steps.room);
+        let at_its_pace = Took::simulated(its.iter().zip(&seen).map(|(trial, seen)| {
+            let own = std::slice::from_ref(seen);
+            let pace = pace_of(&steps.fit.step, steps.fit.batches, own, steps.room);
+            let step = engine.step.scaled(pace.map_or(1.0, |pace| pace.all));
+            (*trial, Engine { step, ..engine.clone() })
+        }))?;
+        let at_its_pace = how_many_close(&compared(&measured, &at_its_pace));
         loads.rows.push(vec![
             named.clone(),
             record.engine.clone(),
@@ -192,7 +191,7 @@ fn judged(
             Share(steps.fit.error_median).to_string(),
             or_absent(pace.map(|pace| Share(pace.all))),
             close,
-            or_absent(at_its_pace),
+            at_its_pace,
             marks(record).to_owned(),
         ]);
         let pace = pace.map_or(String::new(), |pace| {
@@ -320,15 +319,17 @@ impl Took {
         }
     }
 
-    /// The requests of `trials` on `engine`.
-    fn simulated(trials: &[&Trial<Sample>], engine: &Engine) -> anyhow::Result<Self> {
-        let mut all = Self::default();
-        for trial in trials {
-            let outcome = replay(trial, engine)?;
+    /// The requests of trials, each on its engine.
+    fn simulated<'a>(
+        trials: impl ExactSizeIterator<Item = (&'a Trial<Sample>, Engine)>,
+    ) -> anyhow::Result<Self> {
+        let (mut all, count) = (Self::default(), trials.len());
+        for (trial, engine) in trials {
+            let outcome = replay(trial, &engine)?;
             all.ttft.merge(&outcome.ttft);
             all.tpot.merge(&outcome.tpot);
             all.e2e.merge(&outcome.e2e);
-            all.busy += outcome.busy / trials.len() as f64;
+            all.busy += outcome.busy / count as f64;
         }
         Ok(all)
     }
