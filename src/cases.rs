@@ -96,8 +96,8 @@ impl Case {
 
     /// Whether its trials and those of `other`, which follows it, take turns.
     pub fn takes_turns(&self, other: &Self, in_turn: InTurn) -> bool {
-        let model = |case: &Self| (case.model.clone(), case.quant.clone());
-        self.same_work(other) || (in_turn == InTurn::Model && model(self) == model(other))
+        let same_model = self.model == other.model && self.quant == other.quant;
+        self.same_work(other) || (in_turn == InTurn::Model && same_model)
     }
 
     /// What is to be done, whichever engine does it.

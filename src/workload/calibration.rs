@@ -57,7 +57,7 @@ fn uneven(tokens: u32, i: u32) -> u32 {
         8..32 => 4,
         _ => 16,
     };
-    // Odd, so that every remainder comes in its turn.
+    // 7 is odd: every remainder of these blocks comes in its turn.
     let remainder = 7 * i % block;
     tokens - (tokens + block - remainder) % block
 }
