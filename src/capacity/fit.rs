@@ -475,8 +475,7 @@ mod tests {
     fn known_step_times_are_found_again_from_their_stamps() {
         let found = fit(&trials(Batches::Whole, 0.0, 1), ROOM).unwrap();
         assert!(difference(&found.step, &truth()) < 0.01, "{found:#?}");
-        // A step that is none (two that came together) counts in the sum.
-        assert!(found.error_median < 0.01, "{}", found.error_median);
+        assert!(found.error_median < 0.002, "{}", found.error_median);
         assert_eq!(found.sequences, 8);
         // The client's moment is part of the way.
         assert!((found.step.entry - 0.0042).abs() < 0.0005, "{}", found.step.entry);
@@ -500,7 +499,7 @@ mod tests {
     #[test]
     fn step_times_of_pieces_are_found_again() {
         let found = fit(&trials(Batches::Pieces, 0.0, 1), ROOM).unwrap();
-        assert!(found.error_median < 0.01, "{}", found.error_median);
+        assert!(found.error_median < 0.002, "{}", found.error_median);
         let (step, truth) = (&found.step, truth());
         for n in 1..=8 {
             let ratio = step.decode.at(f64::from(n)) / truth.decode.at(f64::from(n));
@@ -519,11 +518,9 @@ mod tests {
     fn noise_and_steps_that_hang_do_not_move_them() {
         // As noisy as vLLM's steps were, measured.
         let found = fit(&trials(Batches::Whole, 0.01, 3), ROOM).unwrap();
-        // One in a hundred takes three times as long, and counts for half as long again.
-        let mean = truth().scaled(1.005);
-        let apart = difference(&found.step, &mean);
-        assert!(apart < 0.035, "{apart} {found:#?}");
-        assert!((0.003..0.03).contains(&found.error_median), "{}", found.error_median);
+        let apart = difference(&found.step, &truth());
+        assert!(apart < 0.02, "{apart} {found:#?}");
+        assert!((0.003..0.02).contains(&found.error_median), "{}", found.error_median);
         assert!(found.error_p95.is_some_and(|p95| p95 > 0.01), "{:?}", found.error_p95);
     }
 

@@ -208,8 +208,15 @@ impl<'a> Pairing<'a> {
         let (candidate, site) = (self.candidate, self.site);
         let memory = vllm::memory(candidate.spec, candidate.weights, &self.layout, tokens, site);
         let needed = memory.on_device();
-        let pool = vllm::pool(candidate.spec, candidate.weights, &self.layout, tokens, site);
+        let (heads, cards) = (candidate.spec.heads, site.count.max(1) as u32);
+        let is_even = heads.is_multiple_of(cards);
+        let pool = is_even
+            .then(|| vllm::pool(candidate.spec, candidate.weights, &self.layout, tokens, site))
+            .flatten();
         let verdict = match site.usable {
+            _ if !is_even => Verdict::Unknown(format!(
+                "vLLM shares {heads} attention heads evenly, which {cards} cards cannot"
+            )),
             None => Verdict::Unknown("the device's memory is not known".to_owned()),
             Some((usable, _)) if needed <= usable => Verdict::Fits,
             Some((usable, _)) => Verdict::DoesNotFit { short_by: Bytes(needed.0 - usable.0) },
@@ -222,7 +229,7 @@ impl<'a> Pairing<'a> {
             counts: Vec::new(),
             on_host: Bytes(0),
             pool,
-            longest_context: self.longest,
+            longest_context: self.longest.filter(|_| is_even),
             prefill: None,
             ttft: None,
             decode: None,
@@ -234,8 +241,8 @@ impl<'a> Pairing<'a> {
         } else if answer.verdict == Verdict::Fits && site.devices.len() == 1 {
             let whole = Split::whole();
             self.predict(&mut answer, &whole, tokens);
-        } else if site.devices.len() > 1 {
-            answer.remarks.push(Arc::clone(&site.no_tensor_parallel));
+        } else if answer.verdict == Verdict::Fits {
+            answer.remarks.push(Arc::clone(&site.no_speed_of_several));
         }
         answer
     }

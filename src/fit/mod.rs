@@ -16,6 +16,7 @@ pub mod measured;
 pub mod memory;
 pub mod own;
 pub mod packed;
+pub mod peers;
 pub mod posynomial;
 pub mod serving;
 pub mod site;

@@ -2,11 +2,13 @@
 //! them while they are multiplied with every token, each sequence's cache is read, and a part is
 //! the same whatever is computed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::catalog::hardware::{Device, Family};
 
 use super::calibrate::Spread;
+use super::peers::Peers;
 use super::vllm::Limits;
 use super::work::{Packing, Work};
 
@@ -14,16 +16,29 @@ use super::work::{Packing, Work};
 pub const FITTED: &str = "h100-sxm-80gb";
 /// Interval there over that of loads of a shape that was held out: other models were not fitted.
 const OTHER_MODELS: f64 = 2.0;
-/// Speed elsewhere over that which the factors give: the median of the dense loads in
-/// `cmd/calibrate/elsewhere.csv`, which had no part in the factors.
-const ELSEWHERE: f64 = 0.91;
-/// The same for the slowest dense load: Qwen3 8B on an RTX PRO 5000, which the catalogue does not have
-/// (databasemart.com/blog/vllm-gpu-benchmark-pro5000: 50 requests of 100/600 tokens in 14.12 s).
-const SLOWEST: f64 = 0.7;
-/// The same for the slowest mixture of experts: GLM-4.5-Air on an H200, by a vLLM of 2025.
-const SLOWEST_EXPERTS: f64 = 0.4;
-/// The same for the fastest load, Qwen3 30B-A3B on an RTX 5090.
-const FASTEST: f64 = 1.1;
+/// How far the factors carry to loads that had no part in them: speeds over those that the factors give.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Carried {
+    /// The median.
+    pub middle: f64,
+    /// The slowest.
+    pub low: f64,
+    /// The fastest.
+    pub high: f64,
+}
+
+/// To dense models on other cards: the dense loads in `cmd/calibrate/elsewhere.csv`. The slowest is Qwen3
+/// 8B on an RTX PRO 5000, which the catalogue does not have
+/// (databasemart.com/blog/vllm-gpu-benchmark-pro5000: 50 requests of 100/600 tokens in 14.12 s); the
+/// fastest load is Qwen3 30B-A3B on an RTX 5090.
+const CARD: Carried = Carried { middle: 0.91, low: 0.7, high: 1.1 };
+/// To mixtures of experts: the slowest is GLM-4.5-Air on an H200, by a vLLM of 2025.
+const FAR: Carried = Carried { low: 0.4, ..CARD };
+/// To dense models on several cards: those in `cmd/calibrate/together.csv`, of which each machine and
+/// model counts once in the middle.
+pub const TOGETHER: Carried = Carried { middle: 0.8, low: 0.54, high: 1.02 };
+/// To mixtures of experts on several cards, of the same loads.
+pub const TOGETHER_EXPERTS: Carried = Carried { middle: 0.43, low: 0.33, high: 0.92 };
 
 /// What scales the parts of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +121,8 @@ pub struct Card {
     fp16: f64,
     /// Whether it multiplies 8-bit floats, at twice the speed.
     has_fp8: bool,
+    /// Those with which it shares every layer.
+    peers: Option<Peers>,
 }
 
 impl Card {
@@ -126,11 +143,33 @@ impl Card {
             bandwidth: device.bandwidth?.0 * 1e9,
             fp16: sums * device.fp16?.0 * 1e12,
             has_fp8,
+            peers: None,
         })
     }
 
+    /// Each of `devices` that share a model: all wait for the slowest. `None` where a data sheet
+    /// lacks a speed.
+    pub fn of_each(devices: &[Device]) -> Option<Self> {
+        let cards: Vec<Self> = devices.iter().map(Self::of).collect::<Option<_>>()?;
+        let slowest = |speed: fn(&Self) -> f64| cards.iter().map(speed).reduce(f64::min);
+        Some(Self {
+            bandwidth: slowest(|card| card.bandwidth)?,
+            fp16: slowest(|card| card.fp16)?,
+            has_fp8: cards.iter().all(|card| card.has_fp8),
+            peers: Peers::of(devices),
+        })
+    }
+
+    /// What it does itself of `work`.
+    fn part<'w>(&self, work: &'w Work) -> Cow<'w, Work> {
+        match &self.peers {
+            Some(peers) => Cow::Owned(work.of_each(peers.cards)),
+            None => Cow::Borrowed(work),
+        }
+    }
+
     /// Seconds of a step in which each of `sequences` with `cached` tokens generates one, beside
-    /// `prompt` tokens of prompts.
+    /// `prompt` tokens of prompts; `work` is this card's.
     pub fn step(&self, work: &Work, pace: &Pace, load: &Step) -> f64 {
         let tokens = load.sequences + load.prompt;
         let bytes = work.dense_bytes + work.touched_expert_bytes(tokens);
@@ -144,7 +183,9 @@ impl Card {
             pace.of(Factor::Matrix) * 2.0 * work.output_weights * load.sequences / self.fp16;
         let together = norm(read, layers + output);
         let cached = work.cache_read(load.cached, load.value_bytes) + work.state_bytes;
+        let sums = |peers: Peers| peers.sums(work.layers, work.hidden, tokens);
         together
+            + self.peers.map_or(0.0, sums)
             + pace.of(Factor::Layer) * work.layers
             + pace.of(Factor::Sequence) * load.sequences
             + pace.of(Factor::Cache) * load.sequences * cached / self.bandwidth
@@ -220,9 +261,10 @@ fn norm(a: f64, b: f64) -> f64 {
     (a.powi(OVERLAP) + b.powi(OVERLAP)).powf(1.0 / f64::from(OVERLAP))
 }
 
-/// vLLM on one card.
+/// vLLM on a card, or on several that share every layer.
 #[derive(Clone, Debug)]
 pub struct Serving {
+    /// Each of them.
     card: Card,
     pace: Pace,
     /// Of loads of a shape that was held out.
@@ -233,22 +275,29 @@ pub struct Serving {
     sequences: f64,
     is_fitted: bool,
     is_nvidia: bool,
-    /// What is said of a model on the card that was fitted, of a dense one elsewhere, and beyond.
-    remarks: [Arc<str>; 3],
+    /// What is said at each [`Distance`].
+    remarks: [Arc<str>; 5],
 }
 
 /// How far a prediction is from what was fitted.
 #[derive(Clone, Copy)]
 enum Distance {
+    /// Another model on the card that was fitted.
     Model,
+    /// A dense model elsewhere.
     Card,
+    /// A mixture of experts, or a card of another maker.
     Far,
+    /// A dense model on several cards.
+    Together,
+    /// A mixture of experts on several cards.
+    TogetherExperts,
 }
 
 impl Serving {
-    /// That of `device` with the constants; `None` where its data sheet lacks a speed.
-    pub fn of(device: &Device, pace: Pace, spread: Spread) -> Option<Self> {
-        let limits = Limits::of_device(device);
+    /// That of `devices` with the constants; `None` where a data sheet lacks a speed.
+    pub fn of(devices: &[Device], pace: Pace, spread: Spread) -> Option<Self> {
+        let limits = Limits::of_device(devices.first()?);
         let said = |how: &str| -> Arc<str> {
             Arc::from(format!(
                 "steps of vLLM: fitted to published loads of a dense 8B model on an H100 SXM (vLLM \
@@ -256,20 +305,13 @@ impl Serving {
             ))
         };
         Some(Self {
-            card: Card::of(device)?,
+            card: Card::of_each(devices)?,
             pace,
             spread,
             most: limits.batch_tokens as f64,
             sequences: limits.requests as f64,
-            is_fitted: device.id == FITTED,
-            is_nvidia: matches!(
-                device.family,
-                Family::NvidiaAmpere
-                    | Family::NvidiaAda
-                    | Family::NvidiaBlackwell
-                    | Family::NvidiaHbm
-                    | Family::NvidiaGb10
-            ),
+            is_fitted: devices.iter().all(|device| device.id == FITTED),
+            is_nvidia: devices.iter().all(|device| is_nvidia(device.family)),
             remarks: [
                 said("other models: twice the interval"),
                 said(
@@ -280,40 +322,51 @@ impl Serving {
                     "a mixture of experts, or a card of another maker: 0.91 of their speed, 0.4 to \
                      1.1, as was published of experts elsewhere",
                 ),
+                said(&together("dense models", TOGETHER)),
+                said(&together("mixtures of experts", TOGETHER_EXPERTS)),
             ],
         })
     }
 
     fn distance(&self, work: &Work) -> Distance {
         let is_float = matches!(work.packing, Packing::F16 | Packing::BF16 | Packing::Fp8);
-        if work.experts.is_some() || !self.is_nvidia {
-            Distance::Far
-        } else if self.is_fitted && is_float {
-            Distance::Model
-        } else {
-            Distance::Card
+        match (self.card.peers.is_some(), work.experts.is_some()) {
+            (true, true) => Distance::TogetherExperts,
+            (true, false) => Distance::Together,
+            (false, true) => Distance::Far,
+            (false, false) if !self.is_nvidia => Distance::Far,
+            (false, false) if self.is_fitted && is_float => Distance::Model,
+            (false, false) => Distance::Card,
+        }
+    }
+
+    /// What is known of loads as far away; `None` on the card that was fitted.
+    fn carried(&self, work: &Work) -> Option<Carried> {
+        match self.distance(work) {
+            Distance::Model => None,
+            Distance::Card => Some(CARD),
+            Distance::Far => Some(FAR),
+            Distance::Together => Some(TOGETHER),
+            Distance::TogetherExperts => Some(TOGETHER_EXPERTS),
         }
     }
 
     /// How far a measured speed may lie from the predicted one.
     pub fn spread(&self, work: &Work) -> Spread {
-        let apart = |low: f64, high: f64| Spread {
-            low: (low / ELSEWHERE).ln(),
-            high: (high / ELSEWHERE).ln(),
-        };
-        match self.distance(work) {
-            Distance::Model => Spread {
+        match self.carried(work) {
+            None => Spread {
                 low: OTHER_MODELS * self.spread.low,
                 high: OTHER_MODELS * self.spread.high,
             },
-            Distance::Card => apart(SLOWEST, FASTEST),
-            Distance::Far => apart(SLOWEST_EXPERTS, FASTEST),
+            Some(Carried { middle, low, high }) => {
+                Spread { low: (low / middle).ln(), high: (high / middle).ln() }
+            }
         }
     }
 
     /// The speed of `work` here over that which the factors give.
     pub fn elsewhere(&self, work: &Work) -> f64 {
-        if matches!(self.distance(work), Distance::Model) { 1.0 } else { ELSEWHERE }
+        self.carried(work).map_or(1.0, |carried| carried.middle)
     }
 
     /// On what that rests.
@@ -323,12 +376,13 @@ impl Serving {
 
     /// Seconds of a step.
     pub fn step(&self, work: &Work, step: &Step) -> f64 {
-        self.card.step(work, &self.pace, step) / self.elsewhere(work)
+        self.card.step(&self.card.part(work), &self.pace, step) / self.elsewhere(work)
     }
 
     /// Seconds of a prompt of `tokens` alone, in as many steps as it fills.
     pub fn prompt(&self, work: &Work, tokens: f64) -> f64 {
-        self.card.prompt(work, &self.pace, tokens, self.most) / self.elsewhere(work)
+        let part = self.card.part(work);
+        self.card.prompt(&part, &self.pace, tokens, self.most) / self.elsewhere(work)
     }
 
     /// Tokens of a step at most.
@@ -340,21 +394,22 @@ impl Serving {
     /// more sequences than a step takes wait.
     pub fn speed(&self, work: &Work, step: &Step) -> (f64, f64) {
         let step = Step { sequences: step.sequences.min(self.sequences), ..*step };
-        let cached = step.sequences * work.cache_read(step.cached, step.value_bytes);
-        let bytes = work.dense_bytes + work.touched_expert_bytes(step.sequences) + cached;
+        let part = self.card.part(work);
+        let cached = step.sequences * part.cache_read(step.cached, step.value_bytes);
+        let bytes = part.dense_bytes + part.touched_expert_bytes(step.sequences) + cached;
         let least = bytes / self.card.bandwidth;
         (step.sequences / self.step(work, &step), step.sequences / least)
     }
 
     /// Seconds that a step is longer for each token in a cache, where each holds `cached`.
     pub fn cached_token(&self, work: &Work, cached: f64, value_bytes: f64) -> f64 {
-        let bytes = work.cache_read(cached, value_bytes) / cached;
+        let bytes = self.card.part(work).cache_read(cached, value_bytes) / cached;
         self.pace.of(Factor::Cache) * bytes / self.card.bandwidth / self.elsewhere(work)
     }
 
     /// Seconds for each pair of a prompt's token and one before it, in a prompt of `tokens`.
     pub fn pair(&self, work: &Work, tokens: f64) -> f64 {
-        let seconds = self.card.attention(work, &self.pace, tokens);
+        let seconds = self.card.attention(&self.card.part(work), &self.pace, tokens);
         seconds / (tokens * tokens / 2.0) / self.elsewhere(work)
     }
 
@@ -364,17 +419,36 @@ impl Serving {
     }
 }
 
+fn together(what: &str, Carried { middle, low, high }: Carried) -> String {
+    format!(
+        "every layer shared by all cards (tensor parallelism), {what}: {middle} of their speed, {low} to \
+         {high}, as was published of 2 to 8 cards; PCIe 4.0 x16 between cards without a switch"
+    )
+}
+
+fn is_nvidia(family: Family) -> bool {
+    matches!(
+        family,
+        Family::NvidiaAmpere
+            | Family::NvidiaAda
+            | Family::NvidiaBlackwell
+            | Family::NvidiaHbm
+            | Family::NvidiaGb10
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{hardware, models, serving};
+    use crate::catalog::{models, serving};
     use crate::fit::constants;
+    use crate::fit::machine::Machine;
     use crate::fit::vllm::Checkpoint;
 
-    fn serving(device: &str) -> Serving {
+    fn serving(machine: &str) -> Serving {
         let constants = constants::embedded();
-        let device = hardware::find(device, &[]).unwrap();
-        Serving::of(device, constants.pace, constants.pace_spread).unwrap()
+        let devices = Machine::parse(machine, &[]).unwrap().devices;
+        Serving::of(&devices, constants.pace, constants.pace_spread).unwrap()
     }
 
     fn work(model: &str, kind: Checkpoint) -> Work {
@@ -419,6 +493,26 @@ mod tests {
         let packed = work("llama-3.1-8b", Checkpoint::Awq);
         assert!(width(FITTED, &packed) > width(FITTED, &dense));
         assert!(width("mi300x", &dense) > width("h200-sxm-141gb", &dense));
+        assert!(width("2x rtx-5090", &dense) > width("rtx-5090", &dense));
+    }
+
+    #[test]
+    fn cards_together_are_faster_than_one_and_slower_than_their_sum() {
+        let work = work("llama-3.1-8b", Checkpoint::Bf16);
+        let seconds = |machine: &str| {
+            let serving = serving(machine);
+            let step = Step { sequences: 16.0, cached: 1000.0, ..Step::default() };
+            let own = serving.elsewhere(&work);
+            (serving.step(&work, &step) * own, serving.prompt(&work, 2048.0) * own)
+        };
+        for (one, two) in [("rtx-4090", "2x rtx-4090"), (FITTED, "2x h100-sxm-80gb")] {
+            let ((step, prompt), (step2, prompt2)) = (seconds(one), seconds(two));
+            assert!(step2 < step && step2 > step / 2.0, "{two}: {step} {step2}");
+            assert!(prompt2 < prompt && prompt2 > prompt / 2.0, "{two}: {prompt} {prompt2}");
+        }
+        // Cards wait for the slowest.
+        let mixed = seconds("rtx-4090 + rtx-3090");
+        assert!((mixed.0 / seconds("2x rtx-3090").0 - 1.0).abs() < 0.05, "{mixed:?}");
     }
 
     /// Llama 3.1 8B in FP16 on an H100 by vLLM 0.21.0: 6.48 ms for a further token of one user

@@ -58,10 +58,10 @@ pub struct Site<'a> {
     pub limits: vllm::Limits,
     /// What vLLM's numbers rest on.
     pub vllm_remark: Arc<str>,
-    /// The steps of vLLM on the one card, where this machine has not shown its own.
+    /// The steps of vLLM, where this machine has not shown its own.
     pub serving: Option<Serving>,
     /// Why there is no speed of several cards with vLLM.
-    pub no_tensor_parallel: Arc<str>,
+    pub no_speed_of_several: Arc<str>,
     /// The interval's width over that of measured devices.
     widen: f64,
 }
@@ -88,12 +88,10 @@ impl<'a> Site<'a> {
             Some(host) => format!("what is on the CPU at the speed of '{}'; {LINK_WORDS}", host.id),
             None => String::new(),
         };
-        let serving = match machine.devices.as_slice() {
-            [device] if is_vllm && constants.own.is_none() => {
-                Serving::of(device, constants.pace, constants.pace_spread)
-            }
-            _ => None,
-        };
+        // What a machine has shown of itself tells nothing of cards that share a layer.
+        let serving = (is_vllm && (constants.own.is_none() || machine.devices.len() > 1))
+            .then(|| Serving::of(&machine.devices, constants.pace, constants.pace_spread))
+            .flatten();
         Self {
             constants,
             serving,
@@ -118,8 +116,8 @@ impl<'a> Site<'a> {
             no_prefill: Arc::from("no prefill: the arithmetic speed is not known"),
             limits: vllm::Limits::of(machine),
             vllm_remark: Arc::from(vllm::remark(question.utilization)),
-            no_tensor_parallel: Arc::from(
-                "no speed: vLLM splits every layer over all cards, which is not predicted",
+            no_speed_of_several: Arc::from(
+                "no speed: the bandwidth or the arithmetic speed of one of the cards is not known",
             ),
             devices: known.into_iter().map(|p| Paced::new(p, theta)).collect(),
             host: host.map(|p| Paced::new(p, theta)),

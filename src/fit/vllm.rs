@@ -302,4 +302,15 @@ mod tests {
         let two = ask("2x h100-sxm-80gb", "llama-3.1-8b", 0.9, 8192, 1).pool.unwrap();
         assert!(two.concurrency > 2.1 * one.concurrency, "{one:?} {two:?}");
     }
+
+    #[test]
+    fn cards_that_share_the_heads_evenly_have_a_speed() {
+        let ask = |machine: &str| ask(machine, "llama-3.1-8b", 0.9, 8192, 4);
+        let speed = |answer: &Answer| answer.decode.unwrap().value.0;
+        let (one, two, three) = (ask("rtx-4090"), ask("2x rtx-4090"), ask("3x rtx-4090"));
+        assert!(speed(&two) > 1.2 * speed(&one), "{one:?} {two:?}");
+        let Verdict::Unknown(why) = &three.verdict else { panic!("{three:?}") };
+        assert!(why.contains("32 attention heads"), "{why}");
+        assert!(three.decode.is_none() && three.pool.is_none() && three.longest_context.is_none());
+    }
 }

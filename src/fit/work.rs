@@ -18,6 +18,8 @@ pub struct CacheGroup {
     pub values_per_token: f64,
     /// Operations of one layer's attention for a new token and one cached token.
     pub operations: f64,
+    /// Heads that the values are of: cards that share a layer hold whole ones.
+    pub heads: f64,
     /// Tokens it looks back at, where not at all.
     pub window: Option<f64>,
 }
@@ -231,6 +233,29 @@ impl Work {
         self
     }
 
+    /// What each of `cards` does that share every layer. Fewer heads of a cache than cards are held
+    /// several times.
+    #[must_use]
+    pub fn of_each(&self, cards: f64) -> Self {
+        let mut each = self.clone();
+        for part in [
+            &mut each.dense_bytes,
+            &mut each.expert_bytes,
+            &mut each.dense_weights,
+            &mut each.expert_weights,
+            &mut each.output_weights,
+            &mut each.file_bytes,
+            &mut each.state_bytes,
+        ] {
+            *part /= cards;
+        }
+        for group in &mut each.cache {
+            group.values_per_token *= (cards / group.heads).ceil() / cards;
+            group.operations /= cards;
+        }
+        each
+    }
+
     /// Weights that one token is multiplied with when it is generated.
     pub fn active_weights(&self) -> f64 {
         self.dense_weights + self.output_weights + self.active_expert_weights()
@@ -292,11 +317,18 @@ pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
             }
             None => (2.0 * f64::from(spec.kv_heads_of(il)) * head, 4.0 * heads * head),
         };
+        let cached = if spec.mla.is_some() { 1 } else { spec.kv_heads_of(il) };
         let window = spec
             .is_sliding(il)
             .then(|| spec.sliding.as_ref().map(|s| f64::from(s.window)))
             .flatten();
-        let group = CacheGroup { layers: 1.0, values_per_token: values, operations, window };
+        let group = CacheGroup {
+            layers: 1.0,
+            values_per_token: values,
+            operations,
+            heads: f64::from(cached.max(1)),
+            window,
+        };
         match groups.iter_mut().find(|g| CacheGroup { layers: 1.0, ..**g } == group) {
             Some(g) => g.layers += 1.0,
             None => groups.push(group),
@@ -319,6 +351,7 @@ fn compressed_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
         layers,
         values_per_token: values / every,
         operations: operations / every,
+        heads: 1.0,
         window,
     };
     let attention = 4.0 * heads * head;
@@ -382,6 +415,26 @@ mod tests {
         assert!(work.touched_expert_bytes(8.0) > 6.0 * one);
         assert!(work.touched_expert_bytes(1e4) <= work.expert_bytes);
         assert!((work.active_weights() / 3.35e9 - 1.0).abs() < 0.12, "{}", work.active_weights());
+    }
+
+    #[test]
+    fn cards_share_all_but_heads_that_are_fewer() {
+        let work = Work::of(models::find("llama-3.1-70b").unwrap(), Quant::F16).unwrap();
+        let read = |cards: f64| work.of_each(cards).cache_read(1000.0, 2.0);
+        assert_eq!(read(1.0), work.cache_read(1000.0, 2.0));
+        assert_eq!((read(4.0), read(8.0)), (read(1.0) / 4.0, read(1.0) / 8.0));
+        // Eight heads on sixteen cards: two hold each.
+        assert_eq!(read(16.0), read(8.0));
+        let four = work.of_each(4.0);
+        assert_eq!(four.token_bytes(), work.token_bytes() / 4.0);
+        assert_eq!(
+            four.attention_operations(0.0, 100.0),
+            work.attention_operations(0.0, 100.0) / 4.0
+        );
+        assert_eq!((four.layers, four.hidden), (work.layers, work.hidden));
+        // Of latent attention every card holds all.
+        let latent = Work::of(models::find("deepseek-v3").unwrap(), Quant::Q8_0).unwrap();
+        assert_eq!(latent.of_each(8.0).cache_read(9.0, 2.0), latent.cache_read(9.0, 2.0));
     }
 
     #[test]

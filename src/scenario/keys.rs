@@ -74,7 +74,7 @@ keys! {
              ends: 0.02 is ±2 %.";
         "in_turn" = "\"model\"", "\"point\"", "run",
             "Whose trials take turns, so that drift hits all alike: those of the engines of a `point`, \
-             or of all cases of a `model` and quantisation.";
+             or of all cases of a `model` and quantisation, whose rows are written together.";
     }
     "[limits]" {
         "case_seconds" = "600", "600", "run", "Most seconds for a case, its loading included.";

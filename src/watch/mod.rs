@@ -37,8 +37,9 @@ use watcher::Watcher;
 /// The window in which processes are seen to rest: CPU time is counted in hundredths of a second.
 const SETTLING: Duration = Duration::from_millis(200);
 
-/// A thread that samples process trees ten times a second, from [`Watch::start`] to
-/// [`Watch::finish`]. End it while the processes live: what they did last would be missed.
+/// A thread that samples process trees ten times a second, once while another has its turn, from
+/// [`Watch::start`] to [`Watch::finish`]. End it while the processes live: what they did last would
+/// be missed.
 ///
 /// Where several trees are alive and take turns, tell each watch when its own tree's turn is, with
 /// [`Watch::loaded`], [`Watch::trial_starts`] and [`Watch::trial_ends`]: between its turns neither

@@ -19,6 +19,10 @@ use crate::units::{Bytes, Joules, Nanos};
 /// Time between two samples: ten a second.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// The same while another has its turn: nothing happens here then, and many that wait would keep a
+/// core busy together.
+const WAITING: Duration = Duration::from_secs(1);
+
 /// Time between two readings of the energy counters while a trial runs: how exactly it is known
 /// when they moved.
 const METER_PERIOD: Duration = Duration::from_millis(20);
@@ -85,7 +89,7 @@ impl Watcher {
 
     /// Samples, and follows the orders, until the last of them.
     pub fn run(&mut self, orders: &Receiver<Order>) {
-        let mut next = Instant::now() + PERIOD;
+        let mut next = Instant::now() + self.period();
         loop {
             let metering =
                 self.meters.has_counter() && (self.turn == Turn::Trial || self.meters.is_waiting());
@@ -108,6 +112,7 @@ impl Watcher {
                 Ok(Order::Meter(trial, started, spans)) => self.meters.ask(trial, started, spans),
                 Ok(Order::Turn(turn, reply)) => {
                     self.take_turn(turn);
+                    next = Instant::now() + self.period();
                     // Nobody waits any more: nothing is lost.
                     let _ = reply.send(());
                 }
@@ -115,7 +120,7 @@ impl Watcher {
                 Err(RecvTimeoutError::Timeout) => {
                     self.sample();
                     // Late samples are not made up for.
-                    next = (next + PERIOD).max(Instant::now());
+                    next = (next + self.period()).max(Instant::now());
                 }
                 Ok(Order::Finish) | Err(RecvTimeoutError::Disconnected) => {
                     // A trial that was cut short was a trial.
@@ -132,6 +137,11 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Time until the next sample.
+    fn period(&self) -> Duration {
+        if self.turn == Turn::Other { WAITING } else { PERIOD }
     }
 
     /// Gives the energy counters' readings to the windows that need them.
@@ -300,6 +310,26 @@ mod tests {
         let seen = watcher.observed();
         assert!(seen.energy.is_empty(), "{:?}", seen.energy);
         assert_eq!(seen.absent["energy"], "the server runs on another machine");
+    }
+
+    #[test]
+    fn whoever_waits_for_a_turn_hardly_samples() {
+        let samples = |turn: Turn| {
+            let (orders, inbox) = mpsc::channel();
+            let (reply, _answer) = mpsc::channel();
+            orders.send(Order::Turn(turn, reply)).unwrap();
+            let thread = thread::spawn(move || {
+                let mut watcher = Watcher::start(&[]);
+                watcher.run(&inbox);
+                watcher.observed.samples
+            });
+            thread::sleep(Duration::from_millis(800));
+            orders.send(Order::Finish).unwrap();
+            thread.join().unwrap()
+        };
+        // At the start, at the turn and at the end.
+        assert_eq!(samples(Turn::Other), 3);
+        assert!(samples(Turn::Trial) > 6);
     }
 
     #[test]

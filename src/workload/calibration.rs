@@ -8,7 +8,7 @@ use crate::units::{Nanos, Tokens};
 const HALVINGS: u32 = 6;
 
 /// Prompts between one length and its half.
-const PER_HALVING: u32 = 3;
+const PER_HALVING: u32 = 6;
 
 /// Tokens that a request generates of which only the prompt matters: enough to see a step of
 /// generation behind it.
@@ -26,20 +26,20 @@ pub fn calibration(prompt: Tokens, new: Tokens, sequences: u32) -> Vec<Planned> 
     let of = |share: u32| (prompt.0 / share).max(1);
     let new = new.0.max(1);
     // Engines make buffers at their first requests.
-    sweep.together(1, of(1), FEW.min(new));
+    sweep.together(1, FEW.min(new), |_| of(1));
     for i in 0..=HALVINGS * PER_HALVING {
         let share = (f64::from(i) / f64::from(PER_HALVING)).exp2();
         let tokens = (f64::from(prompt.0) / share).round().max(1.0) as u32;
-        sweep.together(1, if i == 0 { tokens } else { uneven(tokens, i) }, FEW.min(new));
+        sweep.together(1, FEW.min(new), |_| if i == 0 { tokens } else { uneven(tokens, i) });
     }
     for count in batches(sequences) {
-        sweep.together(count, of(32), new);
+        sweep.together(count, new, |i| uneven(of(32), i));
     }
     // The same with long caches, whose reading is then a part of the step that can be seen.
     for count in [sequences.div_ceil(2), sequences] {
-        sweep.together(count, of(4), new.div_ceil(2));
+        sweep.together(count, new.div_ceil(2), |i| uneven(of(4), i));
     }
-    sweep.together(sequences.min(2), of(1), new.div_ceil(2));
+    sweep.together(sequences.min(2), new.div_ceil(2), |i| uneven(of(1), i));
     for generating in [1, sequences / 2, sequences.saturating_sub(1)] {
         if generating > 0 && generating < sequences {
             sweep.beside(generating, of(32), new, |i| uneven(of(2 << (i % HALVINGS)), i));
@@ -81,20 +81,20 @@ struct Sweep {
 
 impl Sweep {
     /// Requests that start together; the last one ends last.
-    fn together(&mut self, count: u32, prompt: u32, new: u32) {
+    fn together(&mut self, count: u32, new: u32, prompt: impl Fn(u32) -> u32) {
         let before = self.before;
         for i in 0..count {
             // An engine may start on the first before it has seen the others.
             let longest = i + 1 == count;
             let new = if longest { new } else { new.saturating_sub(2).max(1) };
-            self.before = Some(self.ask(before, prompt, new));
+            self.before = Some(self.ask(before, prompt(i), new));
         }
     }
 
     /// Requests that generate, and a chain of prompts that come beside them one after the other.
     fn beside(&mut self, generating: u32, own: u32, new: u32, prompt: impl Fn(u32) -> u32) {
         let before = self.before;
-        self.together(generating, own, new);
+        self.together(generating, new, |i| uneven(own, i));
         let mut last = before;
         for i in 0..new / STEPS_BESIDE {
             last = Some(self.ask(last, prompt(i), 2));
@@ -125,9 +125,9 @@ mod tests {
         assert_eq!(batches(8), [1, 2, 3, 4, 6, 8]);
         assert_eq!(batches(5), [1, 2, 3, 4, 5]);
         assert_eq!(batches(1), [1]);
-        let alone: Vec<u32> = plan[..20].iter().map(|p| p.prompt_tokens.0).collect();
-        assert_eq!(alone[..8], [1024, 1024, 807, 638, 501, 396, 323, 250]);
-        assert_eq!(alone[19], 14);
+        let alone: Vec<u32> = plan[..38].iter().map(|p| p.prompt_tokens.0).collect();
+        assert_eq!(alone[..8], [1024, 1024, 903, 798, 709, 636, 563, 506]);
+        assert_eq!(alone[37], 16);
         for count in batches(8) {
             let together = |first: &Planned| {
                 let same = plan.iter().filter(|p| p.after == first.after && p.new_tokens.0 > 60);

@@ -4,6 +4,7 @@
 use anyhow::Context;
 use serde::Deserialize;
 
+use super::together;
 use crate::capacity::{
     Demand, Engine, Fleet, Outcome, Routing, Span, Who, in_parallel, predict_serving, simulate,
     workload::{Arrivals, Mix},
@@ -42,20 +43,20 @@ struct Elsewhere {
 const CACHED_VALUE: f64 = 2.0;
 
 /// What is simulated of a load: closed loops without a pause.
-struct Loop {
-    users: u32,
-    requests: u32,
-    prompt: u32,
-    answer: u32,
+pub(super) struct Loop {
+    pub users: u32,
+    pub requests: u32,
+    pub prompt: u32,
+    pub answer: u32,
     /// Tokens that the cache holds.
-    room: u64,
-    sequences: u32,
-    step_tokens: u32,
+    pub room: u64,
+    pub sequences: u32,
+    pub step_tokens: u32,
 }
 
 impl Loop {
     /// What comes of it at the slow end, as is likely, and at the fast end.
-    fn run(&self, serving: &Serving, work: &Work) -> anyhow::Result<[Outcome; 3]> {
+    pub fn run(&self, serving: &Serving, work: &Work) -> anyhow::Result<[Outcome; 3]> {
         let cached = Tokens(self.prompt + self.answer / 2);
         let sequences = self.sequences.min(self.users);
         let predicted = predict_serving(sequences, cached, CACHED_VALUE, serving, work)?;
@@ -132,7 +133,7 @@ pub fn held_out(loads: &[Load], seen: &[Seen]) -> anyhow::Result<Vec<Judged>> {
         let device = hardware::find(&load.device, &[])?;
         let shape = load.shape();
         let pace = shapes.iter().position(|s| *s == shape).map(|i| paces[i]);
-        let serving = Serving::of(device, pace.context("its shape")?, spread)
+        let serving = Serving::of(std::slice::from_ref(device), pace.context("its shape")?, spread)
             .with_context(|| format!("the speed of '{}'", device.id))?;
         let limits = Limits::of_device(device);
         let (_, work) = loops::place(load)?;
@@ -159,8 +160,9 @@ impl Elsewhere {
     fn is_inside(&self) -> anyhow::Result<bool> {
         let device = hardware::find(&self.device, &[])?;
         let constants = constants::embedded();
-        let serving = Serving::of(device, constants.pace, constants.pace_spread)
-            .with_context(|| format!("the speed of '{}'", device.id))?;
+        let serving =
+            Serving::of(std::slice::from_ref(device), constants.pace, constants.pace_spread)
+                .with_context(|| format!("the speed of '{}'", device.id))?;
         let kind = Checkpoint::named(&self.checkpoint)
             .with_context(|| format!("no checkpoint is called '{}'", self.checkpoint))?;
         let work = kind.packed(models::find(&self.model)?)?.work;
@@ -173,7 +175,12 @@ impl Elsewhere {
 
 /// What the parts of the loads, the loads and those of other cards say of the predictions.
 pub fn sections(loads: &[Load], seen: &[Seen]) -> anyhow::Result<Vec<Section>> {
-    Ok(vec![parts(seen), simulated(loads, &held_out(loads, seen)?), elsewhere()?])
+    Ok(vec![
+        parts(seen),
+        simulated(loads, &held_out(loads, seen)?),
+        elsewhere()?,
+        together::section()?,
+    ])
 }
 
 fn parts(seen: &[Seen]) -> Section {
@@ -298,8 +305,7 @@ fn elsewhere() -> anyhow::Result<Section> {
              median of the dense models below), with an interval from 0.7 to 1.1 of theirs, and from \
              0.4 for mixtures of experts. The slowest dense one is not in the table, as its card is \
              not in the catalogue: Qwen3 8B on an RTX PRO 5000, 0.7. vLLM became faster with experts \
-             in four bits between the versions here. The loads of one model on several cards \
-             (tensor and pipeline parallelism) are not predicted."
+             in four bits between the versions here."
                 .to_owned(),
         ],
         table: Some(table),

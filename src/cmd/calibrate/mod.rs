@@ -4,6 +4,7 @@
 mod loads;
 pub mod own;
 mod steps;
+mod together;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

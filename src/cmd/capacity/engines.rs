@@ -420,7 +420,7 @@ fn rooms(
         match &answer.verdict {
             Verdict::Fits => None,
             Verdict::Unknown(reason) => {
-                Some(format!("whether {model} fits is not known: {reason}"))
+                Some(format!("it cannot be said to hold {model}: {reason}"))
             }
             _ => Some(format!(
                 "{model} with {context} tokens of context{each} needs {}{}",
