@@ -3,11 +3,20 @@
 
 mod common;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use common::{Place, stderr, stdout};
 
 /// Steps of 4,000 prompt tokens a second, and of 5 ms for a token of one sequence and a tenth of that
 /// more for each further one.
 const ENGINE: &str = "m@decode_tps=200,prefill_tps=4000,batch_cost=0.1.gguf";
+
+/// Times are measured here, and these tests would take each other's cores.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn place() -> Place {
     let place = Place::with_scenario(&format!(
@@ -64,6 +73,7 @@ fn time(text: &str, words: &str) -> f64 {
 
 #[test]
 fn a_sweep_finds_the_step_times_of_an_engine_and_they_foretell_its_load() {
+    let _turn = turn();
     let place = place();
     let output = place.run(&[]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -93,6 +103,7 @@ fn a_sweep_finds_the_step_times_of_an_engine_and_they_foretell_its_load() {
 
 #[test]
 fn results_without_a_sweep_say_how_to_get_one() {
+    let _turn = turn();
     let place = place();
     let output = place.run(&["--only", "r12"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -105,6 +116,7 @@ fn results_without_a_sweep_say_how_to_get_one() {
 
 #[test]
 fn the_committed_proof_is_what_the_results_give() {
+    let _turn = turn();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let committed = std::fs::read_to_string(root.join("reports/capacity-proof.md")).unwrap();
     let again = committed.lines().find(|line| line.trim().starts_with("bench calibrate --steps"));

@@ -208,18 +208,18 @@ impl<'a> Pairing<'a> {
         let (candidate, site) = (self.candidate, self.site);
         let memory = vllm::memory(candidate.spec, candidate.weights, &self.layout, tokens, site);
         let needed = memory.on_device();
-        let (heads, cards) = (candidate.spec.heads, site.count.max(1) as u32);
-        let is_even = heads.is_multiple_of(cards);
+        let uneven = vllm::uneven(candidate.spec, site.count as u32);
+        let is_even = uneven.is_none();
         let pool = is_even
             .then(|| vllm::pool(candidate.spec, candidate.weights, &self.layout, tokens, site))
             .flatten();
-        let verdict = match site.usable {
-            _ if !is_even => Verdict::Unknown(format!(
-                "vLLM shares {heads} attention heads evenly, which {cards} cards cannot"
-            )),
-            None => Verdict::Unknown("the device's memory is not known".to_owned()),
-            Some((usable, _)) if needed <= usable => Verdict::Fits,
-            Some((usable, _)) => Verdict::DoesNotFit { short_by: Bytes(needed.0 - usable.0) },
+        let verdict = match (uneven, site.usable) {
+            (Some(why), _) => Verdict::Unknown(why),
+            (None, None) => Verdict::Unknown("the device's memory is not known".to_owned()),
+            (None, Some((usable, _))) if needed <= usable => Verdict::Fits,
+            (None, Some((usable, _))) => {
+                Verdict::DoesNotFit { short_by: Bytes(needed.0 - usable.0) }
+            }
         };
         let mut answer = Answer {
             memory,

@@ -39,6 +39,8 @@ const FAR: Carried = Carried { low: 0.4, ..CARD };
 pub const TOGETHER: Carried = Carried { middle: 0.8, low: 0.54, high: 1.02 };
 /// To mixtures of experts on several cards, of the same loads.
 pub const TOGETHER_EXPERTS: Carried = Carried { middle: 0.43, low: 0.33, high: 0.92 };
+/// To several cards of other makers than in these loads.
+const TOGETHER_FAR: Carried = Carried { low: TOGETHER_EXPERTS.low, ..TOGETHER };
 
 /// What scales the parts of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,8 +277,10 @@ pub struct Serving {
     sequences: f64,
     is_fitted: bool,
     is_nvidia: bool,
+    /// Whether loads of several such cards were published.
+    is_told_together: bool,
     /// What is said at each [`Distance`].
-    remarks: [Arc<str>; 5],
+    remarks: [Arc<str>; 6],
 }
 
 /// How far a prediction is from what was fitted.
@@ -292,6 +296,8 @@ enum Distance {
     Together,
     /// A mixture of experts on several cards.
     TogetherExperts,
+    /// A dense model on several cards of which no load was published.
+    TogetherFar,
 }
 
 impl Serving {
@@ -312,6 +318,9 @@ impl Serving {
             sequences: limits.requests as f64,
             is_fitted: devices.iter().all(|device| device.id == FITTED),
             is_nvidia: devices.iter().all(|device| is_nvidia(device.family)),
+            is_told_together: devices
+                .iter()
+                .all(|device| is_nvidia(device.family) || device.family == Family::AmdHbm),
             remarks: [
                 said("other models: twice the interval"),
                 said(
@@ -324,6 +333,7 @@ impl Serving {
                 ),
                 said(&together("dense models", TOGETHER)),
                 said(&together("mixtures of experts", TOGETHER_EXPERTS)),
+                said(&together("cards of other makers", TOGETHER_FAR)),
             ],
         })
     }
@@ -332,6 +342,7 @@ impl Serving {
         let is_float = matches!(work.packing, Packing::F16 | Packing::BF16 | Packing::Fp8);
         match (self.card.peers.is_some(), work.experts.is_some()) {
             (true, true) => Distance::TogetherExperts,
+            (true, false) if !self.is_told_together => Distance::TogetherFar,
             (true, false) => Distance::Together,
             (false, true) => Distance::Far,
             (false, false) if !self.is_nvidia => Distance::Far,
@@ -348,6 +359,7 @@ impl Serving {
             Distance::Far => Some(FAR),
             Distance::Together => Some(TOGETHER),
             Distance::TogetherExperts => Some(TOGETHER_EXPERTS),
+            Distance::TogetherFar => Some(TOGETHER_FAR),
         }
     }
 
@@ -494,6 +506,8 @@ mod tests {
         assert!(width(FITTED, &packed) > width(FITTED, &dense));
         assert!(width("mi300x", &dense) > width("h200-sxm-141gb", &dense));
         assert!(width("2x rtx-5090", &dense) > width("rtx-5090", &dense));
+        assert_eq!(width("8x mi300x", &dense), width("2x rtx-5090", &dense));
+        assert!(width("2x rx-7900-xtx", &dense) > width("8x mi300x", &dense));
     }
 
     #[test]

@@ -105,6 +105,23 @@ fn batch(device: &Device) -> (u64, u64) {
     if large { (8192, 1024) } else { (2048, 256) }
 }
 
+/// Why so many cards cannot share the layers of a model: each has as many query heads as the others, and
+/// as many key and value heads, or one of them that others have too (`vllm/config/model.py`
+/// `verify_with_parallel_config`; `vllm/model_executor/models/llama.py` `LlamaAttention`).
+pub fn uneven(spec: &ModelSpec, cards: u32) -> Option<String> {
+    let cards = cards.max(1);
+    let cannot = |heads: u32, what: &str| {
+        format!("vLLM shares {heads} {what} heads evenly, which {cards} cards cannot")
+    };
+    if !spec.heads.is_multiple_of(cards) {
+        return Some(cannot(spec.heads, "attention"));
+    }
+    let cached = spec.kv_heads.max(1);
+    let is_even =
+        spec.mla.is_some() || cached.is_multiple_of(cards) || cards.is_multiple_of(cached);
+    (!is_even).then(|| cannot(cached, "key and value"))
+}
+
 /// What vLLM takes of the devices, with the reason.
 pub fn usable(machine: &Machine, utilization: f64) -> Option<(Bytes, &'static str)> {
     let each = machine.devices.iter().map(|d| d.memory).collect::<Option<Vec<_>>>()?;
@@ -312,5 +329,12 @@ mod tests {
         let Verdict::Unknown(why) = &three.verdict else { panic!("{three:?}") };
         assert!(why.contains("32 attention heads"), "{why}");
         assert!(three.decode.is_none() && three.pool.is_none() && three.longest_context.is_none());
+        // 28 query heads, 4 of keys and values.
+        let spec = models::find("qwen2.5-7b").unwrap();
+        let uneven = |cards| uneven(spec, cards);
+        assert_eq!([1, 2, 4, 28].map(uneven), [None, None, None, None]);
+        assert!(uneven(7).is_some_and(|why| why.contains("4 key and value heads")));
+        // Every card holds all of a latent cache.
+        assert_eq!(super::uneven(models::find("deepseek-v3").unwrap(), 8), None);
     }
 }
