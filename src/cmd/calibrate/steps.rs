@@ -37,6 +37,7 @@ pub fn sections(folders: &[PathBuf]) -> anyhow::Result<Vec<Section>> {
         ">sweep off by",
         ">steps took",
         ">close",
+        ">in its interval",
         ">at its pace",
         "marks",
     ]);
@@ -75,7 +76,8 @@ fn overview(loads: Table) -> Section {
     let notes = vec![
         "sweep off by: the median error of steps of the sweep that were held back. steps took: those \
          of the load, of their expected times, all together and each at most twice. close: figures of \
-         the load that were foretold within the limits. at its pace: the same with step times that are \
+         the load that were foretold within the limits. in its interval: those within the interval of the \
+         measured percentile, which tells how exactly so many requests give it. at its pace: close ones with step times that are \
          longer or shorter by what the steps of each trial took; no prediction, but it tells an error of the \
          simulation from a machine that was slower or faster than in its sweep."
             .to_owned(),
@@ -151,7 +153,8 @@ fn judged(
     let named = name(folder);
     let folder = Folder::open(folder)?;
     let trials: Vec<Trial<Sample>> = folder.read_trials()?;
-    let mut table = Table::new(&["load", "figure", ">measured", ">simulated", ">error", "close"]);
+    let heads = ["load", "figure", ">measured", ">its interval", ">simulated", ">error", "close"];
+    let mut table = Table::new(&heads);
     let mut notes = Vec::new();
     for record in folder.records() {
         let open = record.rate_per_s.is_some() || record.load.as_deref() == Some("trace");
@@ -168,8 +171,9 @@ fn judged(
         let engine = steps.engine(Tokens(u32::MAX));
         let simulated = Took::simulated(its.iter().map(|trial| (*trial, engine.clone())))?;
         let load = crate::report::load::load(record);
-        let figures = compared(&measured, &simulated);
+        let (figures, inside) = compared(&measured, &simulated);
         let close = how_many_close(&figures);
+        let inside = format!("{inside} of {}", figures.len());
         for row in figures {
             let mut cells = vec![load.clone()];
             cells.extend(row);
@@ -183,7 +187,7 @@ fn judged(
             let step = engine.step.scaled(pace.map_or(1.0, |pace| pace.all));
             (*trial, Engine { step, ..engine.clone() })
         }))?;
-        let at_its_pace = how_many_close(&compared(&measured, &at_its_pace));
+        let at_its_pace = how_many_close(&compared(&measured, &at_its_pace).0);
         loads.rows.push(vec![
             named.clone(),
             record.engine.clone(),
@@ -191,6 +195,7 @@ fn judged(
             Share(steps.fit.error_median).to_string(),
             or_absent(pace.map(|pace| Share(pace.all))),
             close,
+            inside,
             at_its_pace,
             marks(record).to_owned(),
         ]);
@@ -215,8 +220,8 @@ fn judged(
     notes.push(format!("Close: {} figures.", how_many_close(&table.rows)));
     notes.push(format!(
         "Loads that had no part in the step times, simulated with the arrivals and lengths of the \
-         measured requests. Close are medians within {}, \
-         95th percentiles within {}.",
+         measured requests. Close are medians within {}, 95th percentiles within {}. Its interval: of \
+         the measured percentile, by the requests that there are (95 %, of its rank).",
         Share(CLOSE[0]),
         Share(CLOSE[1])
     ));
@@ -358,14 +363,22 @@ fn replay(trial: &Trial<Sample>, engine: &Engine) -> anyhow::Result<Outcome> {
     simulate(&fleet, &demand, &Limits::default(), &span, 1)
 }
 
-/// Figure, measured, simulated, relative error, and whether it is close enough.
-fn compared(measured: &Took, simulated: &Took) -> Vec<Vec<String>> {
+/// Where a percentile lies with 95 % confidence: the times at both ends of the interval of its rank.
+fn interval(times: &Times, percentile: f64) -> Option<[Nanos; 2]> {
+    let all = times.count();
+    let ranks = stats::wilson((percentile / 100.0 * all as f64).round() as u64, all)?;
+    Some([times.percentile(ranks.low * 100.0)?, times.percentile(ranks.high * 100.0)?])
+}
+
+/// Figure, measured, its interval, simulated, relative error, and whether it is close enough; and how
+/// many are in the interval.
+fn compared(measured: &Took, simulated: &Took) -> (Vec<Vec<String>>, usize) {
     let figures = [
         ("TTFT", &measured.ttft, &simulated.ttft),
         ("TPOT", &measured.tpot, &simulated.tpot),
         ("E2E", &measured.e2e, &simulated.e2e),
     ];
-    let mut rows = Vec::new();
+    let (mut rows, mut inside) = (Vec::new(), 0);
     for (name, measured, simulated) in figures {
         for (percentile, close) in [50.0, 95.0].into_iter().zip(CLOSE) {
             let (Some(was), Some(is)) =
@@ -374,9 +387,12 @@ fn compared(measured: &Took, simulated: &Took) -> Vec<Vec<String>> {
                 continue;
             };
             let error = is.seconds() / was.seconds() - 1.0;
+            let interval = interval(measured, percentile);
+            inside += usize::from(interval.is_some_and(|[low, high]| low <= is && is <= high));
             rows.push(vec![
                 format!("{name} P{percentile}"),
                 was.to_string(),
+                or_absent(interval.map(|[low, high]| format!("{low} to {high}"))),
                 is.to_string(),
                 format!(
                     "{}{} %",
@@ -387,7 +403,7 @@ fn compared(measured: &Took, simulated: &Took) -> Vec<Vec<String>> {
             ]);
         }
     }
-    rows
+    (rows, inside)
 }
 
 /// How many rows say at their end that they are close, of how many.
