@@ -90,9 +90,7 @@ const SCATTER: f64 = 0.05;
 pub fn place(load: &Load) -> anyhow::Result<(Card, Work)> {
     let device = hardware::find(&load.device, &[])?;
     let card = Card::of(device).with_context(|| format!("the speed of '{}'", device.id))?;
-    let kind = Checkpoint::named(&load.checkpoint)
-        .with_context(|| format!("no checkpoint is called '{}'", load.checkpoint))?;
-    let packed = kind.packed(models::find(&load.model_id)?)?;
+    let packed = Checkpoint::parse(&load.checkpoint)?.packed(models::find(&load.model_id)?)?;
     Ok((card, packed.work))
 }
 

@@ -3,6 +3,7 @@
 //! the same whatever is computed.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::catalog::hardware::{Device, Family};
@@ -25,6 +26,13 @@ pub struct Carried {
     pub low: f64,
     /// The fastest.
     pub high: f64,
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { middle, low, high } = self;
+        write!(f, "{middle} of their speed, {low} to {high}")
+    }
 }
 
 /// To dense models on other cards: the dense loads in `cmd/calibrate/elsewhere.csv`. The slowest is Qwen3
@@ -323,14 +331,11 @@ impl Serving {
                 .all(|device| is_nvidia(device.family) || device.family == Family::AmdHbm),
             remarks: [
                 said("other models: twice the interval"),
-                said(
-                    "another card or packing: 0.91 of their speed, 0.7 to 1.1, as was published \
-                     elsewhere",
-                ),
-                said(
-                    "a mixture of experts, or a card of another maker: 0.91 of their speed, 0.4 to \
-                     1.1, as was published of experts elsewhere",
-                ),
+                said(&format!("another card or packing: {CARD}, as was published elsewhere")),
+                said(&format!(
+                    "a mixture of experts, or a card of another maker: {FAR}, as was published of \
+                     experts elsewhere"
+                )),
                 said(&together("dense models", TOGETHER)),
                 said(&together("mixtures of experts", TOGETHER_EXPERTS)),
                 said(&together("cards of other makers", TOGETHER_FAR)),
@@ -431,10 +436,10 @@ impl Serving {
     }
 }
 
-fn together(what: &str, Carried { middle, low, high }: Carried) -> String {
+fn together(what: &str, carried: Carried) -> String {
     format!(
-        "every layer shared by all cards (tensor parallelism), {what}: {middle} of their speed, {low} to \
-         {high}, as was published of 2 to 8 cards; PCIe 4.0 x16 between cards without a switch"
+        "every layer shared by all cards (tensor parallelism), {what}: {carried}, as was published \
+         of 2 to 8 cards; PCIe 4.0 x16 between cards without a switch"
     )
 }
 

@@ -4,6 +4,8 @@
 //! request: `vllm/v1/kv_cache_interface.py`; batch defaults: `vllm/engine/arg_utils.py`
 //! `get_batch_defaults`).
 
+use anyhow::Context;
+
 use crate::catalog::hardware::Device;
 use crate::catalog::models::ModelSpec;
 use crate::model::quant::Quant;
@@ -73,6 +75,11 @@ impl Checkpoint {
     pub fn named(word: &str) -> Option<Self> {
         let word = if word.eq_ignore_ascii_case("F16") { "BF16" } else { word };
         Self::ALL.into_iter().find(|c| c.name().eq_ignore_ascii_case(word))
+    }
+
+    /// The same, with the reason where there is none.
+    pub fn parse(word: &str) -> anyhow::Result<Self> {
+        Self::named(word).with_context(|| format!("no checkpoint is called '{word}'"))
     }
 
     /// `spec` stored so; bits for a weight: `catalog/quants.csv` (4 + 20/128 and 8 + 24/128 with groups of 128).

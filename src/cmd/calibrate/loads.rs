@@ -163,9 +163,7 @@ impl Elsewhere {
         let serving =
             Serving::of(std::slice::from_ref(device), constants.pace, constants.pace_spread)
                 .with_context(|| format!("the speed of '{}'", device.id))?;
-        let kind = Checkpoint::named(&self.checkpoint)
-            .with_context(|| format!("no checkpoint is called '{}'", self.checkpoint))?;
-        let work = kind.packed(models::find(&self.model)?)?.work;
+        let work = Checkpoint::parse(&self.checkpoint)?.packed(models::find(&self.model)?)?.work;
         let spread = serving.spread(&work);
         let off = (self.ratio / serving.elsewhere(&work)).ln();
         // Ratios are told to two digits.

@@ -76,10 +76,11 @@ fn overview(loads: Table) -> Section {
     let notes = vec![
         "sweep off by: the median error of steps of the sweep that were held back. steps took: those \
          of the load, of their expected times, all together and each at most twice. close: figures of \
-         the load that were foretold within the limits. in its interval: those within the interval of the \
-         measured percentile, which tells how exactly so many requests give it. at its pace: close ones with step times that are \
-         longer or shorter by what the steps of each trial took; no prediction, but it tells an error of the \
-         simulation from a machine that was slower or faster than in its sweep."
+         the load that were foretold within the limits. in its interval: those within the interval of \
+         the measured percentile, which tells how exactly so many requests give it. at its pace: close \
+         ones with step times that are longer or shorter by what the steps of each trial took; no \
+         prediction, but it tells an error of the simulation from a machine that was slower or faster \
+         than in its sweep."
             .to_owned(),
     ];
     Section { heading: "All loads".into(), table: Some(loads), notes, ..Section::default() }

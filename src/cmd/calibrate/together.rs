@@ -66,9 +66,7 @@ impl Load {
         let serving = Serving::of(&machine.devices, constants.pace, constants.pace_spread)
             .with_context(|| format!("the speed of '{}'", machine.name))?;
         let spec = models::find(&self.model)?;
-        let packed = Checkpoint::named(&self.checkpoint)
-            .with_context(|| format!("no checkpoint is called '{}'", self.checkpoint))?
-            .packed(spec)?;
+        let packed = Checkpoint::parse(&self.checkpoint)?.packed(spec)?;
         let slot_tokens = Tokens(self.prompt_tokens + self.new_tokens);
         let layout = Layout { slot_tokens, ..Layout::default() };
         let plan = Plan::new(spec, &layout);
