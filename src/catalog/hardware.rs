@@ -163,6 +163,10 @@ pub struct Device {
     pub memory_label_gb: Option<f64>,
     /// Memory bandwidth, as stated by its maker.
     pub bandwidth: Option<GbPerSecond>,
+    /// What it can send to others like it at once, one way, where links or a switch join them all.
+    pub link: Option<GbPerSecond>,
+    /// Among how many others this is divided, a link to each; `None`: a switch gives all to any.
+    pub link_peers: Option<u32>,
     /// FP16 matrix speed, dense, as stated by its maker.
     pub fp16: Option<Tflops>,
     /// GPU cores, where a chip is sold with several counts.
@@ -219,6 +223,8 @@ struct Row {
     memory_gib: Option<f64>,
     memory_gb_marketing: Option<f64>,
     bandwidth_gb_s: Option<f64>,
+    link_gb_s: Option<f64>,
+    link_peers: Option<u32>,
     fp16_tflops_dense: Option<f64>,
     gpu_cores: Option<u32>,
     tdp_w: Option<f64>,
@@ -260,6 +266,8 @@ fn read(rows: &str) -> anyhow::Result<Vec<Device>> {
                 memory: row.memory_gib.map(Bytes::from_gib),
                 memory_label_gb: row.memory_gb_marketing,
                 bandwidth: row.bandwidth_gb_s.map(GbPerSecond),
+                link: row.link_gb_s.map(GbPerSecond),
+                link_peers: row.link_peers,
                 fp16: row.fp16_tflops_dense.map(Tflops),
                 gpu_cores: row.gpu_cores,
                 power: row.tdp_w.map(Watts),

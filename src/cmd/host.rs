@@ -196,6 +196,8 @@ fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
         memory: Some(host.memory.total),
         memory_label_gb: None,
         bandwidth: speeds.map(|s| s.bandwidth),
+        link: None,
+        link_peers: None,
         fp16: speeds.map(|s| s.compute),
         gpu_cores: None,
         power: None,

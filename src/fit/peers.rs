@@ -8,18 +8,7 @@ const VALUE: f64 = 2.0;
 /// Sums of a layer: after attention, and after the feed-forward part (Megatron-LM, Shoeybi et al. 2019).
 const SUMS: f64 = 2.0;
 
-/// Cards with a switch or links to all others, and bytes a second that each sends: half of the data
-/// sheets' figure, which is of both directions (NVIDIA A100, H100, H200, DGX B200; AMD MI300X: seven
-/// links of 128 GB/s).
-const LINKED: [(&str, f64); 5] = [
-    ("a100-sxm", 300e9),
-    ("h100-sxm", 450e9),
-    ("h200-sxm", 450e9),
-    ("b200-sxm", 900e9),
-    ("mi300x", 448e9),
-];
-
-/// Seconds of a sum of little over such links, and over the bus: assumed; with them single users of
+/// Seconds of a sum of little over links between the cards, and over the bus: assumed; with them single users of
 /// dense models are 0.82 to 1.04 times as fast as predicted (`cmd/calibrate/together.csv`).
 const LINKED_WAIT: f64 = 10e-6;
 const BUS_WAIT: f64 = 30e-6;
@@ -38,10 +27,14 @@ pub struct Peers {
 impl Peers {
     /// Those of `devices`; `None` where there is one.
     pub fn of(devices: &[Device]) -> Option<Self> {
-        let linked = |device: &Device| LINKED.iter().find(|(id, _)| device.id.starts_with(id));
-        let rates: Option<Vec<f64>> = devices.iter().map(|d| Some(linked(d)?.1)).collect();
-        let (bandwidth, wait) = match rates {
-            Some(rates) => (rates.into_iter().fold(f64::INFINITY, f64::min), LINKED_WAIT),
+        let others = devices.len().saturating_sub(1) as f64;
+        let sends = |device: &Device| {
+            let part = device.link_peers.map_or(1.0, |peers| (others / f64::from(peers)).min(1.0));
+            device.link.map_or(0.0, |link| link.0 * part)
+        };
+        let slowest = devices.iter().map(sends).reduce(f64::min);
+        let (bandwidth, wait) = match slowest.filter(|slowest| *slowest > 0.0) {
+            Some(slowest) => (slowest * 1e9, LINKED_WAIT),
             None => (super::site::LINK, BUS_WAIT),
         };
         (devices.len() > 1).then_some(Self { cards: devices.len() as f64, bandwidth, wait })
@@ -78,5 +71,10 @@ mod tests {
         // One without a link, and all use the bus.
         assert!((seconds("h100-sxm-80gb + rtx-4090") / bus - 1.0).abs() < 1e-9);
         assert!(seconds("8x h100-sxm-80gb") > seconds("2x h100-sxm-80gb"));
+        // Without a switch two have one of seven links.
+        let pair = 64.0 * LINKED_WAIT + moved / 64e9;
+        assert!((seconds("2x mi300x") / pair - 1.0).abs() < 1e-9);
+        let all = 64.0 * LINKED_WAIT + moved * 2.0 * 7.0 / 8.0 / 448e9;
+        assert!((seconds("8x mi300x") / all - 1.0).abs() < 1e-9);
     }
 }

@@ -146,7 +146,9 @@ impl Card {
         // (docs.vllm.ai, quantization, fp8).
         let has_fp8 = match device.family {
             Family::NvidiaHbm => !["a100", "a30"].iter().any(|old| device.id.starts_with(old)),
-            Family::NvidiaAda | Family::NvidiaBlackwell | Family::AmdHbm => true,
+            Family::NvidiaAda | Family::NvidiaBlackwell | Family::NvidiaGb10 | Family::AmdHbm => {
+                true
+            }
             _ => false,
         };
         Some(Self {

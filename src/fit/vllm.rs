@@ -25,6 +25,8 @@ pub const VERSION: &str = "0.26.0";
 pub const UTILIZATION: f64 = 0.92;
 /// `--block-size`: tokens in a block.
 pub const BLOCK: u64 = 16;
+/// The most cards of one machine (NVIDIA HGX, AMD's MI300X platform).
+const MOST_CARDS: u32 = 8;
 /// What a process takes outside its allocator: 0.35 GiB (github:vllm-project/vllm issue 10517, RTX
 /// 3090).
 const OUTSIDE: f64 = 0.35;
@@ -117,6 +119,11 @@ fn batch(device: &Device) -> (u64, u64) {
 /// `verify_with_parallel_config`; `vllm/model_executor/models/llama.py` `LlamaAttention`).
 pub fn uneven(spec: &ModelSpec, cards: u32) -> Option<String> {
     let cards = cards.max(1);
+    if cards > MOST_CARDS {
+        return Some(format!(
+            "cards of several machines are not predicted, and none has more than {MOST_CARDS}"
+        ));
+    }
     let cannot = |heads: u32, what: &str| {
         format!("vLLM shares {heads} {what} heads evenly, which {cards} cards cannot")
     };
@@ -339,7 +346,8 @@ mod tests {
         // 28 query heads, 4 of keys and values.
         let spec = models::find("qwen2.5-7b").unwrap();
         let uneven = |cards| uneven(spec, cards);
-        assert_eq!([1, 2, 4, 28].map(uneven), [None, None, None, None]);
+        assert_eq!([1, 2, 4].map(uneven), [None, None, None]);
+        assert!(uneven(28).is_some_and(|why| why.contains("several machines")));
         assert!(uneven(7).is_some_and(|why| why.contains("4 key and value heads")));
         // Every card holds all of a latent cache.
         assert_eq!(super::uneven(models::find("deepseek-v3").unwrap(), 8), None);
