@@ -43,6 +43,10 @@ pub enum Missed {
     Refused,
     /// The cache, which is too small for them alone.
     TooLong,
+    /// An end of the queue: no limit is missed yet, and will be.
+    Queue,
+    /// Nothing.
+    Nothing,
 }
 
 /// Why they miss it.
@@ -58,6 +62,8 @@ pub enum Cause {
     StepsLong,
     /// Even a request alone takes so long.
     Alone,
+    /// They are too few to be sure.
+    Few,
 }
 
 /// What breaks, and why.
@@ -81,10 +87,16 @@ impl Break {
         ];
         // Of equals the first: what is refused also misses its first token.
         let most = missed.into_iter().rev().max_by_key(|(count, _)| *count);
-        let missed = most.map_or(Missed::FirstToken, |(_, missed)| missed);
+        let missed = match most {
+            Some((1.., missed)) => missed,
+            _ if outcome.overload.is_some() => Missed::Queue,
+            _ => Missed::Nothing,
+        };
         let is_paged = engines.iter().any(|e| matches!(e.cache, Cache::Paged { .. }));
         let cause = if missed == Missed::TooLong {
             Cause::Alone
+        } else if missed == Missed::Nothing {
+            Cause::Few
         } else if outcome.overload.is_some() {
             Cause::Overload
         } else if is_paged && (outcome.preempted > 0 || outcome.cache > FULL) {
@@ -116,6 +128,8 @@ impl fmt::Display for Missed {
             Self::Whole => "the whole time",
             Self::Refused => "the queue limit",
             Self::TooLong => "the room in the cache",
+            Self::Queue => "an end of the queue",
+            Self::Nothing => "nothing",
         })
     }
 }
@@ -128,6 +142,7 @@ impl fmt::Display for Cause {
             Self::SlotsTaken => "all sequences are taken, so that requests wait",
             Self::StepsLong => "steps take longer, the more requests share them",
             Self::Alone => "even a request alone needs more",
+            Self::Few => "they are too few to be sure",
         })
     }
 }
@@ -224,6 +239,6 @@ pub fn exceeded(missed: Missed, outcome: &Outcome, p: f64) -> Option<Nanos> {
         Missed::FirstToken => outcome.ttft.percentile(p),
         Missed::PerToken => outcome.tpot.percentile(p),
         Missed::Whole => outcome.e2e.percentile(p),
-        Missed::Refused | Missed::TooLong => None,
+        Missed::Refused | Missed::TooLong | Missed::Queue | Missed::Nothing => None,
     }
 }

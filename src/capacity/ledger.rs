@@ -1,7 +1,7 @@
 //! What is counted while the simulation goes: requests by their outcome, and areas under the
 //! numbers that change with time.
 
-use super::outcome::{Bin, Outcome, Overload};
+use super::outcome::{Bin, Outcome, Overload, in_pairs};
 use super::simulate::Span;
 use crate::metrics::Limits;
 use crate::units::Nanos;
@@ -22,6 +22,19 @@ pub struct Answered {
     pub e2e: f64,
     /// Its tokens.
     pub new_tokens: u32,
+}
+
+/// What a device computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Sequences.
+    pub running: f64,
+    /// Tokens that it made.
+    pub tokens: f64,
+    /// The share of its cache in use, in the mean.
+    pub mean: f64,
+    /// The same at the end.
+    pub most: f64,
 }
 
 /// Means over time are areas divided by it.
@@ -49,6 +62,8 @@ pub struct Ledger<'a> {
     /// Requests that wait, since when.
     waiting: u64,
     waiting_since: f64,
+    /// Those that waited when counting began, and when it ended.
+    waited: [u64; 2],
     devices: f64,
 }
 
@@ -71,6 +86,7 @@ impl<'a> Ledger<'a> {
             first_tokens: vec![(0.0, 0); bins],
             waiting: 0,
             waiting_since: 0.0,
+            waited: [0; 2],
             devices: devices as f64,
         }
     }
@@ -85,6 +101,7 @@ impl<'a> Ledger<'a> {
         if self.begun.is_none() {
             self.begun = Some(at);
             self.waiting_since = at;
+            self.waited[0] = self.waiting;
         }
         let place = self.outcome.asked;
         self.outcome.asked += 1;
@@ -93,11 +110,7 @@ impl<'a> Ledger<'a> {
         }
         let mut run = (place / self.run_length) as usize;
         if run >= MOST_RUNS {
-            let pairs = self.outcome.runs.chunks(2);
-            let sum = |pair: &[(u64, u64)]| {
-                pair.iter().fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1))
-            };
-            self.outcome.runs = pairs.map(sum).collect();
+            self.outcome.runs = in_pairs(&self.outcome.runs);
             self.run_length *= 2;
             run = (place / self.run_length) as usize;
         }
@@ -157,20 +170,19 @@ impl<'a> Ledger<'a> {
         self.waiting
     }
 
-    /// A device computed from `from` to `to`: so many sequences, so many tokens, this share of its
-    /// cache.
-    pub fn work(&mut self, from: f64, to: f64, running: f64, tokens: f64, cache: f64) {
+    /// A device computed from `from` to `to`.
+    pub fn work(&mut self, from: f64, to: f64, work: &Work) {
         if to <= from {
             return;
         }
         let counted = self.spread(from, to, |areas, seconds| {
-            areas.running += running * seconds;
+            areas.running += work.running * seconds;
             areas.busy += seconds;
-            areas.cache += cache * seconds;
+            areas.cache += work.mean.min(1.0) * seconds;
         });
-        self.outcome.new_tokens += (tokens * counted / (to - from)).round() as u64;
+        self.outcome.new_tokens += (work.tokens * counted / (to - from)).round() as u64;
         if counted > 0.0 {
-            self.outcome.most_cache = self.outcome.most_cache.max(cache);
+            self.outcome.most_cache = self.outcome.most_cache.max(work.most.min(1.0));
         }
     }
 
@@ -200,15 +212,20 @@ impl<'a> Ledger<'a> {
     pub fn end(&mut self, at: f64) {
         self.wait(at, 0);
         self.ended = at;
+        self.waited[1] = self.waiting;
     }
 
     /// Closes the books at `at`.
     pub fn close(mut self, at: f64, overload: Option<Overload>) -> Outcome {
+        if self.ended == f64::INFINITY {
+            self.waited[1] = self.waiting;
+        }
         let at = at.min(self.ended);
         self.wait(at, 0);
         let seconds = self.begun.map_or(0.0, |begun| at - begun);
         let mut outcome = self.outcome;
         outcome.overload = overload;
+        outcome.grown = self.waited[1].saturating_sub(self.waited[0]);
         outcome.span = Nanos::from_seconds(seconds);
         if seconds > 0.0 {
             outcome.waiting = self.areas.waiting / seconds;

@@ -8,6 +8,16 @@ use crate::units::Nanos;
 /// The longest time that is told apart: a day.
 const LONGEST_US: u64 = 86_400_000_000;
 
+/// The variance between fewer runs of consecutive requests is hardly known.
+const FEWEST_RUNS: usize = 16;
+
+/// Each run joined with its neighbour.
+pub(super) fn in_pairs(runs: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let sum =
+        |pair: &[(u64, u64)]| pair.iter().fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+    runs.chunks(2).map(sum).collect()
+}
+
 /// Quantiles of times in memory that does not grow: to a thousandth of their value, from a
 /// microsecond on.
 #[derive(Clone, Debug)]
@@ -126,6 +136,8 @@ pub struct Outcome {
     pub waiting: f64,
     /// The most that waited.
     pub most_waiting: u64,
+    /// How many more waited at the end than at the beginning.
+    pub grown: u64,
     /// The mean share of the caches' tokens in use.
     pub cache: f64,
     /// The highest share of a device's cache tokens in use.
@@ -165,19 +177,26 @@ impl Outcome {
     }
 
     /// The variance between runs of consecutive requests over that of independent ones; at least 1.
+    /// Runs are joined as long as that shows that they hang together, since a queue of a device that
+    /// is hardly keeping up lasts longer than a short run.
     pub fn design_effect(&self) -> f64 {
-        let runs: Vec<_> = self.runs.iter().filter(|run| run.1 > 0).collect();
+        let mut runs: Vec<_> = self.runs.iter().copied().filter(|run| run.1 > 0).collect();
         let asked: u64 = runs.iter().map(|run| run.1).sum();
         let met: u64 = runs.iter().map(|run| run.0).sum();
-        if runs.len() < 2 || met == 0 || met == asked {
+        if met == 0 || met == asked {
             return 1.0;
         }
         let share = met as f64 / asked as f64;
-        let pooled: f64 = runs
-            .iter()
-            .map(|(met, asked)| (*met as f64 - share * *asked as f64).powi(2))
-            .sum::<f64>()
-            * (runs.len() as f64 / (runs.len() - 1) as f64);
-        (pooled / (asked as f64 * share * (1.0 - share))).max(1.0)
+        let mut effect: f64 = 1.0;
+        while runs.len() >= FEWEST_RUNS {
+            let between: f64 = runs
+                .iter()
+                .map(|(met, asked)| (*met as f64 - share * *asked as f64).powi(2))
+                .sum::<f64>()
+                * (runs.len() as f64 / (runs.len() - 1) as f64);
+            effect = effect.max(between / (asked as f64 * share * (1.0 - share)));
+            runs = in_pairs(&runs);
+        }
+        effect
     }
 }

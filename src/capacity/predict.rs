@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::step::{Curve, StepTime};
-use crate::fit::answer::{Answer, Estimate};
+use crate::fit::answer::{Answer, Estimate, Verdict};
 use crate::fit::basis::Basis;
 use crate::fit::serving::{Serving, Step};
 use crate::fit::work::Work;
@@ -51,7 +51,7 @@ pub fn predict(
             }
         }
     };
-    let long = Tokens(cached.0.clamp(2 * SHORT, longest.0.max(2)));
+    let long = Tokens(cached.0.max(2 * SHORT).min(longest.0.max(2)));
     let short = Tokens(SHORT.min(long.0 / 2));
     let mut steps: Vec<(u32, [Estimate<TokensPerSecond>; 2])> = Vec::new();
     for slots in counts(sequences) {
@@ -71,6 +71,10 @@ pub fn predict(
     let mut prompts: Vec<(u32, Estimate<TokensPerSecond>)> = Vec::new();
     for tokens in std::iter::once(1).chain(PROMPTS).filter(|n| *n <= longest.0) {
         let answer = ask(1, Tokens(tokens));
+        if !prompts.is_empty() && answer.verdict != Verdict::Fits {
+            // Layers that move to the processor say nothing of prompts that do fit.
+            break;
+        }
         let speed = answer.prefill.with_context(|| {
             let why = answer.remarks.last().map_or("nothing tells it", |why| &**why);
             format!("the speed of prompts is not known: {why}")
@@ -195,11 +199,14 @@ mod tests {
     use crate::model::quant::Quant;
 
     fn asked(device: &str, slots: u32, tokens: Tokens) -> Answer {
-        let machine = Machine::parse(device, &[]).unwrap();
+        asked_of(&Machine::parse(device, &[]).unwrap(), slots, tokens)
+    }
+
+    fn asked_of(machine: &Machine, slots: u32, tokens: Tokens) -> Answer {
         let layout = Layout { slots, slot_tokens: tokens, ..Layout::default() };
         let question = Question::new(layout, "llama.cpp");
         let spec = models::find("llama-3.1-8b").unwrap();
-        answer::ask(&machine, spec, Quant::Q4KM, &question).unwrap()
+        answer::ask(machine, spec, Quant::Q4KM, &question).unwrap()
     }
 
     #[test]
@@ -233,5 +240,23 @@ mod tests {
         assert!(error.contains("--results"), "{error}");
         let one = predict(1, Tokens(2048), Tokens(8192), |s, t| asked("rtx-4090", s, t));
         assert!(one.is_ok());
+        // A model of a short context.
+        let short = predict(4, Tokens(200), Tokens(256), |s, t| asked("rtx-4090", s, t));
+        assert!(short.is_ok());
+    }
+
+    #[test]
+    fn prompts_that_do_not_fit_say_nothing_of_those_that_do() {
+        let mut card = Machine::parse("rtx-4090", &[]).unwrap();
+        card.devices[0].memory = Some(crate::units::Bytes::from_gib(6.0));
+        let fits = |tokens: &u32| asked_of(&card, 1, Tokens(*tokens)).verdict == Verdict::Fits;
+        let most = PROMPTS.into_iter().filter(fits).max().unwrap();
+        assert!((1024..8192).contains(&most), "{most}");
+        let steps = |longest| {
+            let ask = |slots, tokens| asked_of(&card, slots, tokens);
+            let predicted = predict(1, Tokens(512), Tokens(longest), ask);
+            predicted.unwrap().steps[1].clone()
+        };
+        assert_eq!(steps(131_072), steps(most));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::asking::{Asked, Asker};
 use super::engine::{Cache, Engine};
 use super::idle::Idle;
-use super::ledger::{Answered, Ledger};
+use super::ledger::{Answered, Ledger, Work};
 use super::pieces::pieces;
 use super::slots::Slots;
 use super::step::{PromptPart, Run};
@@ -209,13 +209,13 @@ impl<'a> Replica<'a> {
         match self.doing {
             Doing::Nothing => {}
             Doing::Steps { began, steps, .. } => {
-                self.book(began, now, sequences, steps * sequences, ledger);
+                self.book(began, now, sequences, steps * sequences, steps * sequences, ledger);
                 self.grow(steps);
             }
             Doing::Prompts { began } => {
                 let all = sequences + self.prompting.len() as u64;
                 let done = self.finished_prompts();
-                self.book(began, now, all, sequences + done as u64, ledger);
+                self.book(began, now, all, sequences + done as u64, sequences, ledger);
                 self.grow(1);
                 self.end_prompts(now, done, ledger, left);
             }
@@ -240,13 +240,29 @@ impl<'a> Replica<'a> {
         self.used += more;
     }
 
-    fn book(&self, from: f64, to: f64, running: u64, tokens: u64, ledger: &mut Ledger<'_>) {
+    /// Books steps of `running` sequences that made `tokens`, in which the caches `grew`.
+    fn book(
+        &self,
+        from: f64,
+        to: f64,
+        running: u64,
+        tokens: u64,
+        grew: u64,
+        ledger: &mut Ledger<'_>,
+    ) {
         let all = self.engine.cache_tokens() as f64;
-        let share = match self.engine.cache {
-            Cache::Paged { .. } => self.held() as f64 / all,
-            Cache::Slots { .. } => running as f64 / f64::from(self.engine.sequences),
+        let (mean, most) = match self.engine.cache {
+            Cache::Paged { .. } => {
+                let held = self.held() as f64;
+                ((held + grew as f64 / 2.0) / all, (held + grew as f64) / all)
+            }
+            Cache::Slots { .. } => {
+                let share = running as f64 / f64::from(self.engine.sequences);
+                (share, share)
+            }
         };
-        ledger.work(from, to, running as f64, tokens as f64, share.min(1.0));
+        let work = Work { running: running as f64, tokens: tokens as f64, mean, most };
+        ledger.work(from, to, &work);
     }
 
     /// Prompts that the step under way completes; they are the first ones.
@@ -297,10 +313,10 @@ impl<'a> Replica<'a> {
         let tokens = u64::from(turn.prompt_tokens.0) + u64::from(turn.new_tokens.0);
         self.cached -= tokens;
         self.used -= tokens;
-        let asker = request.asked.asker;
+        let Asked { asker, conversation, .. } = request.asked;
         match &mut self.slots {
-            Some(slots) => slots.free(request.slot, asker, tokens),
-            None if self.talks => self.idle.keep(asker, tokens),
+            Some(slots) => slots.free(request.slot, conversation, tokens),
+            None if self.talks => self.idle.keep(conversation, tokens),
             None => {}
         }
         self.free.push(id);
@@ -369,13 +385,17 @@ impl<'a> Replica<'a> {
         known.unwrap_or_else(|| self.engine.step.decode.at(f64::from(sequences)))
     }
 
+    /// Caches that nobody computes with go when their room is needed.
+    fn give_up_idle(&mut self, room: u64) {
+        while self.idle.tokens() > room && self.idle.evict().is_some() {}
+    }
+
     /// Steps for which the memory lasts, where every sequence takes a token in each.
     fn steps_in_memory(&mut self) -> u64 {
         let Cache::Paged { tokens, .. } = self.engine.cache else { return u64::MAX };
         let sequences = (self.decoding.len() as u64).max(1);
-        // Caches that nobody computes with go when their room is needed.
         let free = tokens.saturating_sub(self.held());
-        while self.idle.tokens() > free && self.idle.evict().is_some() {}
+        self.give_up_idle(free);
         // What the whole memory cannot hold was not taken.
         if self.running() == 1 { u64::MAX } else { free / sequences }
     }
@@ -418,16 +438,19 @@ impl<'a> Replica<'a> {
 
     /// Takes those that wait in, as long as there is room, in the order in which they came.
     fn admit(&mut self, now: f64, ledger: &mut Ledger<'_>) {
+        if let Cache::Paged { tokens, .. } = self.engine.cache {
+            self.give_up_idle(tokens.saturating_sub(self.held()));
+        }
         while let Some(&id) = self.waiting.front() {
             if self.running() >= self.engine.sequences as usize {
                 return;
             }
             let request = self.requests[id as usize];
-            let asker = request.asked.asker;
+            let conversation = request.asked.conversation;
             let repeated = request.asked.turn.repeated_tokens.0;
             let (mut found, mut slot) = (0, 0);
             if self.talks && repeated > 0 {
-                found = self.idle.of(asker).min(u64::from(repeated));
+                found = self.idle.of(conversation).min(u64::from(repeated));
             }
             match self.engine.cache {
                 Cache::Paged { tokens, block } => {
@@ -437,14 +460,13 @@ impl<'a> Replica<'a> {
                     if self.running() > 0 && self.held() + needed > tokens {
                         return;
                     }
-                    self.idle.take(asker);
-                    let room = tokens.saturating_sub(self.held() + needed);
-                    while self.idle.tokens() > room && self.idle.evict().is_some() {}
+                    self.idle.take(conversation);
+                    self.give_up_idle(tokens.saturating_sub(self.held() + needed));
                 }
                 Cache::Slots { .. } => {
                     if let Some(slots) = &mut self.slots {
                         let held;
-                        (slot, held) = slots.take(asker, request.prompt, repeated);
+                        (slot, held) = slots.take(conversation, request.prompt, repeated);
                         found = if self.talks { held } else { 0 };
                     }
                 }

@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::demand::{Demand, Who};
 use super::engine::Engine;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Overload};
 use super::simulate::{Fleet, Routing, Span, simulate};
 use crate::metrics::Limits;
 use crate::units::{Nanos, Share};
-use crate::workload::{self, Arrivals, Limit, Recorded, Source};
+use crate::workload::{Arrivals, Recorded};
 
 /// Requests of the first look at a fleet, a hundred of them beyond the 99th percentile that is shown;
 /// four times as many are asked in the second where these leave it open whether the objective is kept.
 const LOOK: u64 = 10_000;
 const LOOKS: u32 = 2;
+/// The most requests of a look at a load so dense that it needs more of them to become what it stays.
+const MOST_LOOKED: u64 = 2_000_000;
+/// A queue that grows by so many standard deviations of a random walk grows for ever.
+const GROWING: f64 = 5.0;
 /// Requests of the first look at those that are each served alone, to see what no number of devices
 /// can better.
 const ALONE: u64 = 400;
@@ -37,7 +41,8 @@ pub struct Objective {
     pub beside: Vec<Engine>,
     /// The most devices that are tried.
     pub most: u32,
-    /// Seeds all arrivals and lengths; the same for every fleet, so that their luck is the same.
+    /// Seeds all arrivals and lengths. Single requests that come at a rate are the same for every
+    /// fleet; who waits for answers asks when they come.
     pub seed: u64,
 }
 
@@ -84,7 +89,8 @@ impl Objective {
         Ok(Tried { count, outcome, kept })
     }
 
-    /// Simulates until the interval of the attainment leaves no doubt, or long enough.
+    /// Simulates until the interval of the attainment leaves no doubt, or long enough. A trace is all
+    /// that is asked of it: its share has no interval.
     fn judge(&self, fleet: &Fleet, demand: &Demand) -> anyhow::Result<(Outcome, bool)> {
         // All that comes is as in the busiest hour.
         let busiest = Demand { profile: None, ..demand.clone() };
@@ -94,17 +100,32 @@ impl Objective {
             requests = requests.max(4 * u64::from(users));
             run_up = run_up.max(2 * u64::from(users));
         }
-        let is_trace = matches!(demand.who, Who::Trace { .. });
-        if is_trace {
-            (requests, run_up) = (demand.mix.trace.len() as u64, 0);
+        if let Who::Rate { per_second, .. } = demand.who {
+            // All sequences are taken only after as many requests as come while one is computed.
+            let longest =
+                fleet.engines.iter().map(|engine| stay(engine, demand)).fold(0.0, f64::max);
+            let meanwhile = per_second * f64::from(demand.mix.turns) * longest;
+            requests = requests.max((2.0 * meanwhile) as u64).min(MOST_LOOKED);
+            run_up = run_up.max(meanwhile as u64).min(MOST_LOOKED);
+        }
+        if matches!(demand.who, Who::Trace { .. }) {
+            let requests = demand.mix.trace.len() as u64;
+            let span = Span { run_up: 0, requests, time: None, day_second: 0.0, bins: 0 };
+            let outcome = simulate(fleet, &busiest, &self.limits, &span, self.seed)?;
+            let kept = outcome.attainment().is_some_and(|share| share >= self.attainment.0);
+            return Ok((outcome, kept));
         }
         for look in 1.. {
             let span = Span { run_up, requests, time: None, day_second: 0.0, bins: 0 };
-            let outcome = simulate(fleet, &busiest, &self.limits, &span, self.seed)?;
+            let mut outcome = simulate(fleet, &busiest, &self.limits, &span, self.seed)?;
+            if grows(&outcome, demand) {
+                let (at, waiting) = (outcome.span, outcome.grown);
+                outcome.overload.get_or_insert(Overload { at, waiting });
+            }
             let interval = outcome.attainment_interval();
             let sure = interval.is_some_and(|i| i.low >= self.attainment.0);
             let out = interval.is_none_or(|i| i.high < self.attainment.0);
-            if outcome.overload.is_some() || sure || out || look == LOOKS || is_trace {
+            if outcome.overload.is_some() || sure || out || look == LOOKS {
                 let kept = sure && outcome.overload.is_none();
                 return Ok((outcome, kept));
             }
@@ -155,24 +176,26 @@ impl Objective {
         guess: Option<u32>,
     ) -> anyhow::Result<Size> {
         demand.check()?;
-        let alone = self.alone(engine, demand)?;
-        if !alone.kept {
-            return Ok(Size::Never(alone));
-        }
-        let least = if self.beside.is_empty() { self.least(engine, demand)? } else { 0 };
-        if least > self.most {
-            return Ok(Size::TooMany(self.try_count(engine, self.most, demand)?));
-        }
         if !self.beside.is_empty() {
             let none = self.try_count(engine, 0, demand)?;
             if none.kept {
                 return Ok(Size::Enough(none));
             }
         }
+        let alone = self.alone(engine, demand)?;
+        if !alone.kept {
+            return Ok(Size::Never(alone));
+        }
+        let likely = match guess {
+            Some(guess) => guess,
+            None if self.beside.is_empty() => self.likely(engine, demand)?,
+            None => 1,
+        };
         // Too few, and enough.
-        let mut low = least.saturating_sub(1);
+        let mut low = 0;
         let mut enough: Option<Tried> = None;
-        let mut next = guess.unwrap_or(least).clamp(low + 1, self.most);
+        let first = likely.clamp(1, self.most);
+        let mut next = first;
         let mut missed = None;
         while enough.as_ref().is_none_or(|tried| tried.count > low + 1) {
             let tried = self.try_count(engine, next, demand)?;
@@ -183,10 +206,8 @@ impl Objective {
                 missed = Some(tried);
             }
             next = match &enough {
-                // A guess that does is likely right: its neighbour decides.
-                Some(tried) if guess == Some(tried.count) && low + 1 < tried.count => {
-                    tried.count - 1
-                }
+                // What is likely and does is right where its neighbour does not.
+                Some(tried) if tried.count == first && low + 1 < first => first - 1,
                 Some(tried) => low + (tried.count - low) / 2,
                 None if low >= self.most => break,
                 None => (low * 2).clamp(low + 1, self.most),
@@ -199,25 +220,14 @@ impl Objective {
         })
     }
 
-    /// A number of devices below which the objective cannot be kept, from mean work alone: each
-    /// token at the best that any batch makes of it, and users who wait as long as they may.
-    pub fn least(&self, engine: &Engine, demand: &Demand) -> anyhow::Result<u32> {
+    /// A number of devices below which the objective is hardly kept, from mean work alone: each
+    /// token at the best that any batch makes of it, and users who wait as long as they may. The
+    /// search begins there.
+    pub fn likely(&self, engine: &Engine, demand: &Demand) -> anyhow::Result<u32> {
         let mix = &demand.mix;
-        let source = match demand.who {
-            Who::Trace { .. } => Source::Trace(mix.trace.clone()),
-            _ => Source::ClosedLoop { users: 1, think: Nanos(0) },
-        };
-        let requests = mix.asked(source, Limit::Requests(1000)).plan(self.seed)?;
-        let count = requests.len() as f64;
-        let mean = |of: &dyn Fn(&workload::Planned) -> f64| {
-            requests.iter().map(of).sum::<f64>() / count.max(1.0)
-        };
-        let own = mean(&|r| {
-            let known = if engine.reuses_prefix { r.repeated_tokens.0 } else { 0 };
-            f64::from(r.prompt_tokens.0.saturating_sub(known))
-        });
-        let answer = mean(&|r| f64::from(r.new_tokens.0));
-        let cached = mean(&|r| f64::from(r.prompt_tokens.0));
+        let drawn = mix.drawn(self.seed)?;
+        let own = drawn.prompt - if engine.reuses_prefix { drawn.repeated } else { 0.0 };
+        let answer = drawn.answer;
         let step = &engine.step;
         let numbers = |curve: &super::step::Curve, most: u32| {
             let points = curve.points().iter().map(|point| point.0);
@@ -236,7 +246,7 @@ impl Objective {
         let work = own * prompt
             + beside * prompt.min(token)
             + (further - beside) * token
-            + further * step.cached_token * cached;
+            + step.cached_token * drawn.read;
 
         // The longest that a request may take and still keep its limits.
         let all = f64::from(engine.sequences);
@@ -247,13 +257,14 @@ impl Objective {
         let each = seconds(self.limits.tpot).map_or(slowest, |limit| limit.min(slowest));
         let by_token = seconds(self.limits.ttft).map(|ttft| ttft + answer * each);
         let by_end = seconds(self.limits.end_to_end);
-        let Some(allowed) = [by_token, by_end].into_iter().flatten().reduce(f64::min) else {
-            return Ok(1);
-        };
-        let per_second = match demand.who {
-            Who::Users { users } => f64::from(users) / (mix.think.seconds() + allowed),
-            Who::Rate { per_second, .. } => per_second * f64::from(mix.turns),
-            Who::Trace { speed } => {
+        let allowed = [by_token, by_end].into_iter().flatten().reduce(f64::min);
+        let per_second = match (demand.who, allowed) {
+            (Who::Rate { per_second, .. }, _) => per_second * f64::from(mix.turns),
+            (_, None) => return Ok(1),
+            (Who::Users { users }, Some(allowed)) => {
+                f64::from(users) / (mix.think.seconds() + allowed)
+            }
+            (Who::Trace { speed }, Some(allowed)) => {
                 let starts = mix.trace.iter().map(|row| row.start.seconds());
                 let (first, last) = starts
                     .fold((f64::INFINITY, 0.0_f64), |(a, b), start| (a.min(start), b.max(start)));
@@ -264,6 +275,29 @@ impl Objective {
         let needed = per_second * self.attainment.0 * work;
         Ok(needed.ceil().clamp(1.0, f64::from(u32::MAX)) as u32)
     }
+}
+
+/// Seconds that a request stays on a device all of whose sequences are taken.
+fn stay(engine: &Engine, demand: &Demand) -> f64 {
+    let (prompt, answer) = demand.mix.mean();
+    let (prompt, answer) = (f64::from(prompt.0), f64::from(answer.0));
+    let (step, all) = (&engine.step, f64::from(engine.sequences));
+    let cached = (all * (prompt + answer / 2.0)).min(engine.cache_tokens() as f64);
+    let token = step.decode.at(all) + step.cached_token * cached;
+    let most = f64::from(engine.step_tokens);
+    answer * token + (prompt / most).ceil() * step.prompt.at(prompt.min(most))
+}
+
+/// Whether the queue of an open loop grew by more than chance lets it: the difference of arrivals and
+/// ends is at most a random walk with the variation of both where a device keeps up.
+fn grows(outcome: &Outcome, demand: &Demand) -> bool {
+    let Who::Rate { arrivals, .. } = demand.who else { return false };
+    let variation: f64 = match arrivals {
+        Arrivals::Gamma { variation } => variation.max(1.0),
+        Arrivals::Constant | Arrivals::Poisson => 1.0,
+    };
+    let variance = (1.0 + variation * variation) / 2.0 * outcome.asked as f64;
+    outcome.grown as f64 > GROWING * variance.sqrt()
 }
 
 /// What `of` makes of each number below `count`, in their order, shared out to `threads` threads.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::asking::Asker;
+use super::asking::Conversation;
 
 /// A further turn gets the slot of its conversation where more than this share of its prompt lies
 /// there: llama-server's `--slot-prompt-similarity`.
@@ -20,7 +20,7 @@ pub struct Slots {
     /// Freed in the step that is ending.
     freed: Vec<u32>,
     /// Whose cache lies in each, and its tokens.
-    kept: Vec<Option<(Asker, u64)>>,
+    kept: Vec<Option<(Conversation, u64)>>,
     /// Those that generate, a bit for each.
     generating: Vec<u64>,
 }
@@ -37,18 +37,19 @@ impl Slots {
 
     /// A slot for a prompt of so many tokens, of which `repeated` were in the turns before, and how
     /// many of these its cache holds. There must be a free one.
-    pub fn take(&mut self, asker: Asker, prompt: u32, repeated: u32) -> (u32, u64) {
-        let own = |slot: &u32| self.kept[*slot as usize].is_some_and(|(whose, _)| whose == asker);
+    pub fn take(&mut self, conversation: Conversation, prompt: u32, repeated: u32) -> (u32, u64) {
+        let own =
+            |slot: &u32| self.kept[*slot as usize].is_some_and(|(whose, _)| whose == conversation);
         let similar = f64::from(repeated) > SIMILAR * f64::from(prompt);
         let place = if similar { self.free.iter().rposition(own) } else { None };
         let slot = self.free.remove(place.unwrap_or(0)).unwrap_or(0);
-        let kept = self.kept[slot as usize].take().filter(|(whose, _)| *whose == asker);
+        let kept = self.kept[slot as usize].take().filter(|(whose, _)| *whose == conversation);
         (slot, kept.map_or(0, |(_, tokens)| tokens.min(u64::from(repeated))))
     }
 
     /// The slot is free from the end of this step on, with a cache of so many tokens.
-    pub fn free(&mut self, slot: u32, asker: Asker, tokens: u64) {
-        self.kept[slot as usize] = Some((asker, tokens));
+    pub fn free(&mut self, slot: u32, conversation: Conversation, tokens: u64) {
+        self.kept[slot as usize] = Some((conversation, tokens));
         self.generating[slot as usize / 64] &= !(1 << (slot % 64));
         self.freed.push(slot);
     }
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn the_longest_unused_slot_is_taken_and_of_new_ones_the_last() {
         let mut slots = Slots::new(4);
-        let taken: Vec<u32> = (0..4).map(|asker| slots.take(asker, 10, 0).0).collect();
+        let taken: Vec<u32> =
+            (0..4).map(|conversation| slots.take(conversation, 10, 0).0).collect();
         assert_eq!(taken, [3, 2, 1, 0]);
         slots.free(2, 1, 10);
         slots.end_step();
@@ -126,17 +128,18 @@ mod tests {
         slots.free(3, 0, 10);
         slots.free(1, 2, 10);
         slots.end_step();
-        let taken: Vec<u32> = (4..7).map(|asker| slots.take(asker, 10, 0).0).collect();
+        let taken: Vec<u32> =
+            (4..7).map(|conversation| slots.take(conversation, 10, 0).0).collect();
         assert_eq!(taken, [2, 1, 3]);
     }
 
     #[test]
     fn a_further_turn_finds_its_slot_unless_another_took_it() {
         let mut slots = Slots::new(2);
-        for asker in [7, 8] {
-            let (slot, found) = slots.take(asker, 100, 0);
+        for conversation in [7, 8] {
+            let (slot, found) = slots.take(conversation, 100, 0);
             assert_eq!(found, 0);
-            slots.free(slot, asker, 120);
+            slots.free(slot, conversation, 120);
             slots.end_step();
         }
         // 8 has the one that is newer.

@@ -62,19 +62,26 @@ pub struct PromptPart {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepTime {
     /// Of a step in which so many sequences generate a token each, without reading their caches.
+    #[serde(rename = "decode_s")]
     pub decode: Curve,
     /// More for each token in these sequences' caches.
+    #[serde(rename = "cached_token_s")]
     pub cached_token: f64,
     /// Of a step that computes so many tokens of prompts and nothing else.
+    #[serde(rename = "prompt_s")]
     pub prompt: Curve,
     /// More for each pair of a prompt token and a token before it.
+    #[serde(rename = "pair_s")]
     pub pair: f64,
     /// More in a step with both.
+    #[serde(rename = "both_s")]
     pub both: f64,
     /// In a step with both, more for each sequence that generates beside them: its token is
     /// computed as one of theirs, and then it is sampled and sent.
+    #[serde(rename = "beside_s")]
     pub beside: f64,
     /// Between a request and the engine, outside of any step: network, HTTP, tokenizer.
+    #[serde(rename = "entry_s")]
     pub entry: f64,
 }
 

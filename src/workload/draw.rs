@@ -89,6 +89,11 @@ impl Draw {
         }
     }
 
+    /// One of so many, all alike.
+    pub fn one_of(&mut self, count: usize) -> usize {
+        self.random.random_range(0..count.max(1))
+    }
+
     /// A moment within `span`, all alike.
     pub fn moment(&mut self, span: Nanos) -> Nanos {
         Nanos((self.random.random::<f64>() * span.0 as f64) as u64)

@@ -18,6 +18,8 @@ pub use length::Length;
 pub use presets::{PRESETS, Preset};
 pub use trace::read_trace;
 
+/// Requests that are drawn for their means.
+const DRAWN: u32 = 4000;
 /// The most requests of one plan: a limit by time at an absurd rate must end too.
 const MOST: usize = 10_000_000;
 
@@ -118,6 +120,7 @@ pub struct Mix {
     /// Requests of a conversation, each with all before in its prompt.
     pub turns: u32,
     /// The pause before a further request of the same user.
+    #[serde(rename = "think_ns")]
     pub think: Nanos,
     /// The longest prompt with its answer.
     pub context: Tokens,
@@ -154,6 +157,39 @@ impl Mix {
         (whole(own + before), whole(answer))
     }
 
+    /// Means over requests as they are drawn, whole conversations of one user after the other, or
+    /// over all of the trace.
+    pub fn drawn(&self, seed: u64) -> anyhow::Result<Drawn> {
+        let mut sum = Drawn::default();
+        let mut count = 0.0;
+        let mut note = |prompt: Tokens, repeated: Tokens, answer: Tokens| {
+            let (prompt, answer) = (f64::from(prompt.0), f64::from(answer.0));
+            count += 1.0;
+            sum.prompt += prompt;
+            sum.repeated += f64::from(repeated.0);
+            sum.answer += answer;
+            sum.read += (answer - 1.0).max(0.0) * prompt;
+        };
+        if self.trace.is_empty() {
+            let mut draw = self.draw(seed)?;
+            let mut talk = None;
+            for _ in 0..DRAWN.div_ceil(self.turns) * self.turns {
+                let (turn, next) = draw.turn(talk);
+                note(turn.prompt_tokens, turn.repeated_tokens, turn.new_tokens);
+                talk = Some(next);
+            }
+        }
+        for row in &self.trace {
+            note(row.prompt_tokens, Tokens(0), row.new_tokens);
+        }
+        Ok(Drawn {
+            prompt: sum.prompt / count,
+            repeated: sum.repeated / count,
+            answer: sum.answer / count,
+            read: sum.read / count,
+        })
+    }
+
     /// Its requests as `source` asks them until `limit`.
     pub fn asked(&self, source: Source, limit: Limit) -> Workload {
         let Self { prompt, answer, turns, context, .. } = self.clone();
@@ -182,6 +218,19 @@ impl Mix {
         words.push_str(&format!(", context {}", self.context.0));
         words
     }
+}
+
+/// Means over drawn requests, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Drawn {
+    /// Of a prompt, with the conversation before.
+    pub prompt: f64,
+    /// Of these, what the turn before already had in its prompt or answer.
+    pub repeated: f64,
+    /// Of an answer.
+    pub answer: f64,
+    /// Read again from the cache of the prompt, by all tokens of the answer after the first.
+    pub read: f64,
 }
 
 /// A request to be.

@@ -5,7 +5,7 @@ use crate::capacity::{
 };
 use crate::metrics::Limits;
 use crate::units::{Nanos, Share, Tokens};
-use crate::workload::{Arrivals, Length, Mix};
+use crate::workload::{Arrivals, Length, Mix, Recorded};
 
 fn seconds(seconds: f64) -> Option<Nanos> {
     Some(Nanos::from_seconds(seconds))
@@ -68,23 +68,78 @@ fn the_number_found_is_enough_and_one_fewer_is_not() {
 }
 
 #[test]
-fn the_bound_of_the_mean_work_is_never_above_the_number_found() {
-    let demands = [users(3), users(100), users(500)];
-    for limits in [(0.4, None), (5.0, None), (5.0, seconds(0.03)), (60.0, None)] {
+fn the_search_finds_what_trying_every_number_does() {
+    let rate = |per_second| {
+        let who = Who::Rate { per_second, arrivals: Arrivals::Poisson };
+        Demand { who, ..users(1) }
+    };
+    // A few heavy requests, then many light ones: their mean is no bound of either.
+    let mut uneven = users(1);
+    let mut at = 0.0;
+    for n in 0..4000 {
+        at += if n < 400 { 1.0 } else { 0.1 };
+        uneven.mix.trace.push(Recorded {
+            start: Nanos::from_seconds(at),
+            prompt_tokens: Tokens(if n < 400 { 1500 } else { 20 }),
+            new_tokens: Tokens(if n < 400 { 400 } else { 5 }),
+        });
+    }
+    uneven.who = Who::Trace { speed: 1.0 };
+    let demands = [users(3), users(100), rate(2.0), rate(12.0), uneven];
+    for limits in [(0.9, None), (5.0, None), (5.0, seconds(0.03)), (60.0, None)] {
         let mut objective = objective(limits.0);
         objective.limits.tpot = limits.1;
-        for demand in &demands {
-            let bound = objective.least(&engine(), demand).unwrap();
+        for (n, demand) in demands.iter().enumerate() {
+            let kept = |count| objective.try_count(&engine(), count, demand).unwrap().kept;
             let found = enough(objective.size(&engine(), demand, None).unwrap());
-            assert!(bound <= found, "{limits:?} {demand:?}: {bound} > {found}");
+            assert!(kept(found) && (found == 1 || !kept(found - 1)), "{limits:?} {n}: {found}");
+            // With a limit on tokens fewer may do too: prompts that wait are computed together.
+            if limits.1.is_none() {
+                assert_eq!(Some(found), (1..=64).find(|count| kept(*count)), "{limits:?} {n}");
+            }
         }
     }
-    // And it is of use: 40 requests a second cannot be served by a handful.
-    let who = Who::Rate { per_second: 40.0, arrivals: Arrivals::Poisson };
-    let demand = Demand { who, ..users(1) };
-    let bound = objective(1.0).least(&engine(), &demand).unwrap();
-    let found = enough(objective(1.0).size(&engine(), &demand, None).unwrap());
-    assert!(bound > 4 && bound <= found, "{bound} {found}");
+    // And it begins near there: 40 requests a second are not served by a handful.
+    let likely = objective(1.0).likely(&engine(), &rate(40.0)).unwrap();
+    let found = enough(objective(1.0).size(&engine(), &rate(40.0), None).unwrap());
+    assert!(likely > found / 2 && likely <= found, "{likely} {found}");
+}
+
+#[test]
+fn a_queue_without_end_is_overload_also_where_no_limit_is_on_the_wait() {
+    let mut objective = objective(1.0);
+    objective.limits = Limits { ttft: None, tpot: seconds(1.0), end_to_end: None };
+    // 64 sequences make 1,540 tokens a second, and a prompt takes 0.11 s: 5.7 requests.
+    let engine = Engine::llama_server(step(), 64, Tokens(2048)).unified();
+    let at = |per_second| {
+        let who = Who::Rate { per_second, arrivals: Arrivals::Poisson };
+        objective.try_count(&engine, 1, &Demand { who, ..users(1) }).unwrap()
+    };
+    let over = at(7.0);
+    // Far fewer wait at the end than make it stop.
+    assert!(over.outcome.overload.is_some_and(|o| o.waiting < 6400) && !over.kept, "{over:?}");
+    let what = super::super::Break::of(&over.outcome, std::slice::from_ref(&engine));
+    assert_eq!((what.missed, what.cause), (Missed::Queue, Cause::Overload));
+    let under = at(5.0);
+    assert!(under.kept, "{:?}", under.outcome.overload);
+}
+
+#[test]
+fn a_trace_is_judged_by_its_own_share() {
+    let mut demand = users(1);
+    let row = |n: u32| Recorded {
+        start: Nanos::from_seconds(f64::from(n) * 10.0),
+        prompt_tokens: Tokens(200),
+        new_tokens: Tokens(100),
+    };
+    demand.mix.trace = (0..20).map(row).collect();
+    demand.who = Who::Trace { speed: 1.0 };
+    assert_eq!(enough(objective(1.0).size(&engine(), &demand, None).unwrap()), 1);
+    // Two of them miss it on any number.
+    demand.mix.trace[3].prompt_tokens = Tokens(1900);
+    demand.mix.trace[7].prompt_tokens = Tokens(1900);
+    let tried = objective(0.5).try_count(&engine(), 3, &demand).unwrap();
+    assert_eq!((tried.outcome.met, tried.kept), (18, false));
 }
 
 #[test]
@@ -137,6 +192,10 @@ fn a_rate_beyond_the_service_is_overload_and_more_devices_cure_it() {
     assert!(enough(objective.size(&engine(), &demand, None).unwrap()) > 3);
 }
 
+fn alone_size(engine: &Engine, demand: &Demand) -> Size {
+    objective(1.0).size(engine, demand, None).unwrap()
+}
+
 #[test]
 fn devices_that_are_there_make_fewer_necessary() {
     let alone = objective(1.0);
@@ -145,6 +204,11 @@ fn devices_that_are_there_make_fewer_necessary() {
     let beside = Objective { beside: vec![engine(); 2], ..alone };
     let with = enough(beside.size(&engine(), &demand, None).unwrap());
     assert_eq!(with + 2, without);
+    // However slow what would be added is: it is not needed.
+    let slow = Engine::llama_server(step().scaled(10.0), 8, Tokens(2048));
+    assert!(matches!(alone_size(&slow, &demand), Size::Never(_)));
+    let fast = Objective { beside: vec![engine(); without as usize], ..objective(1.0) };
+    assert_eq!(enough(fast.size(&slow, &demand, None).unwrap()), 0);
     // Enough of them need nothing more.
     let many = Objective { beside: vec![engine(); without as usize], ..beside };
     assert_eq!(enough(many.size(&engine(), &demand, None).unwrap()), 0);
