@@ -174,7 +174,7 @@ fn overload_is_a_statement_and_a_full_queue_is_told() {
     let rate = ["capacity", "--rate=50", "--workload=rag", "--model=qwen3-8b"];
     let one = ["--device=rtx-4090", "--count=1"];
     let out = answer(&[&rate[..], &one].concat());
-    for words in ["1 × rtx-4090 cannot serve 50.0 requests/s", "overloaded: ", "ended there"] {
+    for words in ["1 × rtx-4090 cannot serve 50.0 requests/s", "overloaded: ", "for ever longer"] {
         assert!(out.contains(words), "{words}: {out}");
     }
     let args = [&rate[..], &one, &["--engine=ollama"]].concat();
@@ -190,6 +190,50 @@ fn devices_that_are_there_already_make_fewer_necessary() {
         said["machines"][0]["devices"].as_u64().unwrap()
     };
     assert!(of(&["--beside=rtx-5090,rtx-3090"]) < of(&[]));
+}
+
+#[test]
+fn a_plan_has_the_repeated_prompts_the_peak_and_its_own_part_of_the_load() {
+    let of = |more: &[&str]| {
+        let args = ["capacity", "--users=100", "--model=qwen3-8b", "--device=rtx-4090"];
+        json(&[&args[..], more].concat())
+    };
+    let said = of(&["--workload=coding-agent", "--ttft=5s"]);
+    let plan = |key: &str| said["plan"][key].as_f64().unwrap();
+    assert!((0.7..1.0).contains(&plan("cached_share")), "{said}");
+    assert!(plan("prompt_tokens") + plan("new_tokens") < 32_768.0, "{said}");
+    // The office day has 15 hours, together 7.69 of its busiest.
+    assert!((plan("peak_factor") - 15.0 / 7.69).abs() < 1e-9, "{said}");
+    // Of single requests nothing is repeated, and around the clock no hour is quiet.
+    let said = of(&["--prompt-tokens=200", "--new-tokens=50", "--think=10s", "--profile=always"]);
+    for (key, wanted) in [("cached_share", 0.0), ("peak_factor", 1.0), ("busy_factor", 1.0)] {
+        assert_eq!(said["plan"][key], wanted, "{key}");
+    }
+    // In the quiet hours of an office a device computes with fewer at once.
+    let chat = ["--workload=chat", "--ttft=1s"];
+    let all = of(&chat);
+    let busy = all["plan"]["busy_factor"].as_f64().unwrap();
+    assert!((1.01..3.0).contains(&busy), "{busy}");
+    // One device is there: the plan is for what the others serve.
+    let part = of(&[&chat[..], &["--beside=rtx-4090"]].concat());
+    assert_eq!(part["plan"]["beside"], 1);
+    let devices = part["plan"]["devices"].as_f64().unwrap();
+    let asked = |said: &Value| said["plan"]["requests_per_day"].as_f64().unwrap();
+    let share = asked(&part) / asked(&all);
+    assert!((share / (devices / (devices + 1.0)) - 1.0).abs() < 0.03, "{part}");
+    let words = part["plan"]["workload"].as_str().unwrap();
+    assert!(words.starts_with(&format!("what {devices} of {} devices", devices + 1.0)), "{words}");
+}
+
+#[test]
+fn prompts_that_the_context_cuts_are_not_called_twice_as_long() {
+    let args = ["capacity", "--users=4", "--model=qwen3-8b", "--device=rtx-4090", "--think=30s"];
+    let of = |more: &[&str]| {
+        let lengths = ["--prompt-tokens=4000", "--new-tokens=100", "--what-if", "--ttft=5s"];
+        json(&[&args[..], &lengths, more].concat())["what_if"][2]["change"].clone()
+    };
+    assert_eq!(of(&[]), "prompts twice as long, cut at 4,352: 1.06 times");
+    assert_eq!(of(&["--context=9000"]), "prompts twice as long");
 }
 
 #[test]
@@ -258,6 +302,22 @@ tariff = "DE"
         (&more["asked"]["who"], &more["asked"]["ttft_s"]),
         (&"31 users".into(), &1.0.into())
     );
+    // Its price is that of its machine alone.
+    let both = json(&["capacity", path.to_str().unwrap(), "--device=rtx-4090,rtx-5090"]);
+    for machine in both["machines"].as_array().unwrap() {
+        let source = machine["owning"]["price_source"].as_str().unwrap();
+        assert_eq!(source.ends_with("team.toml"), machine["machine"] == "rtx-4090", "{source}");
+    }
+    // A flag overrides its tariff, and its own price of electricity.
+    let stated = text.replace("tariff = \"DE\"", "electricity_usd_per_kwh = 4.5");
+    fs::write(&path, stated).unwrap();
+    let month = |more: &[&str]| -> f64 {
+        let said = json(&[&["capacity", path.to_str().unwrap()], more].concat());
+        said["machines"][0]["owning"]["usd_per_month"].as_str().unwrap().parse().unwrap()
+    };
+    let dear = month(&[]);
+    assert!(month(&["--tariff=US"]) < 0.5 * dear, "{dear}");
+    assert!(month(&["--tariff=HU", "--exchange=EUR=1.16"]) < 0.5 * dear);
 }
 
 #[test]

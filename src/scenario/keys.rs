@@ -190,7 +190,7 @@ keys! {
             "Share of the prompt that a prefix cache answers, 0 to 1.";
         "turns" = "4", "the preset's, or 1", "run, capacity, cost",
             "Turns of a conversation, each with all turns before it in its prompt.";
-        "context_tokens" = "8192", "8192, or what fixed lengths or the trace need", "run, capacity",
+        "context_tokens" = "8192", "8192, or what fixed lengths or the trace need; capacity: what all turns need, to 32768", "run, capacity",
             "The longest prompt with its answer; longer ones are cut, and conversations start anew.";
         "think_seconds" = "20", "the preset's, or 0", "run, capacity", "A user's pause before the next request.";
         "arrivals" = "\"poisson\"", "\"poisson\"", "run, capacity",

@@ -87,10 +87,18 @@ impl Answer<'_> {
             (Some(low), Some(high)) => {
                 format!("{basis}: {low} to {high} at the ends of its speed's interval")
             }
-            (Some(low), None) => format!(
-                "{basis}: {low} at the fast end of its speed's interval, and no number does at the \
-                 slow end"
-            ),
+            (Some(_), None) if self.question.count.is_some() => {
+                format!("{basis}; too few at the slow end of its speed's interval")
+            }
+            (Some(low), None) => {
+                let slow = match &offer.ends[0] {
+                    Size::TooMany(tried) => format!("more than {}", tried.count),
+                    _ => "no number".to_owned(),
+                };
+                format!(
+                    "{basis}: {low} at the fast end of its speed's interval, {slow} at the slow end"
+                )
+            }
             (None, _) => basis.to_string(),
         };
         format!(
@@ -246,7 +254,7 @@ impl Answer<'_> {
             let range = match offer.range() {
                 (Some(low), Some(high)) if low == high => low.to_string(),
                 (Some(low), Some(high)) => format!("{low}–{high}"),
-                (Some(low), None) => format!("{low}–?"),
+                (Some(low), None) => format!("{low}–{}", offer.slow_end()),
                 (None, _) => ABSENT.to_owned(),
             };
             let need = match &offer.size {
@@ -361,7 +369,7 @@ impl Answer<'_> {
         for offer in self.at_peak() {
             if let Some(overload) = offer.tried().outcome.overload {
                 notes.push(format!(
-                    "{}: overloaded: {} requests waited after {}, and the simulation ended there.",
+                    "{}: overloaded: {} requests waited after {}, and would for ever longer.",
                     offer.name(),
                     grouped(overload.waiting),
                     overload.at
@@ -568,7 +576,8 @@ fn short(missed: Missed) -> &'static str {
         Missed::FirstToken => "TTFT",
         Missed::PerToken => "TPOT",
         Missed::Whole => "end to end",
-        Missed::Refused => "queue",
+        Missed::Refused | Missed::Queue => "queue",
+        Missed::Nothing => "nothing",
         Missed::TooLong => "cache",
     }
 }

@@ -150,10 +150,16 @@ impl Asked {
         let preset = args.workload.as_ref().or_else(|| lengths.and_then(|w| w.preset.as_ref()));
         let preset = preset.map(|name| Preset::find(name)).transpose()?;
         let mix = mix(args, lengths, preset, &mut notes)?;
-        let profile = args.profile.as_deref().unwrap_or("office");
         let is_trace = !mix.trace.is_empty();
+        let use_ = lengths.and_then(use_of);
+        let usual = match &use_ {
+            Some(use_) if use_.active_hours_per_day >= 24.into() => "always",
+            _ => "office",
+        };
+        let profile = args.profile.as_deref().unwrap_or(usual);
         let (profile, days, basis) = day(if is_trace { "always" } else { profile })?;
         let stated = lengths.and_then(|w| w.working_days_per_month);
+        let stated = stated.or(use_.map(|use_| use_.working_days_per_month));
         let days_per_month = stated.and_then(|days| days.to_f64()).unwrap_or(days);
         let who = who(args, of_scenario, &mix, &profile, &mut notes)?;
         if is_trace {
@@ -204,6 +210,12 @@ impl Asked {
         let parts = [part("TTFT", ttft), part("TPOT", tpot), part("end to end", end_to_end)];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
+}
+
+/// What `bench cost` assumes of the use that a scenario names.
+fn use_of(workload: &Workload) -> Option<cost::Inputs> {
+    let preset = cost::Preset::find(workload.preset.as_deref()?).ok()?;
+    Some(preset.of(cost::Inputs::blank()))
 }
 
 /// Who asks, in words.
@@ -339,8 +351,11 @@ fn who(
         );
         return Ok(Who::Rate { per_second: rate / turns, arrivals });
     }
-    if let Some(requests) = scenario.and_then(|w| w.requests_per_day) {
-        let requests = requests.likely.to_f64().unwrap_or(f64::NAN);
+    let of_use = |w: &Workload| Some(use_of(w)?.requests_per_day);
+    let requests =
+        scenario.and_then(|w| w.requests_per_day.map(|r| r.likely).or_else(|| of_use(w)));
+    if let Some(requests) = requests {
+        let requests = requests.to_f64().unwrap_or(f64::NAN);
         let hours: f64 = profile.hours().iter().sum();
         notes.push(format!(
             "{} requests a day over the hours of the profile: {} a second in the busiest one.",

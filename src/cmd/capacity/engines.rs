@@ -191,6 +191,8 @@ pub struct Machinery {
     pub basis: Basis,
     /// Where they come from, in sentences.
     pub sources: Vec<String>,
+    /// Whether it is this machine, whatever it is called.
+    pub is_here: bool,
 }
 
 /// What could serve, and what could not with the reason.
@@ -393,6 +395,7 @@ fn one(
         ends: [slow, fast],
         basis,
         sources,
+        is_here: here.is_some(),
     })
 }
 

@@ -140,6 +140,7 @@ fn machinery(
         options: vec![engine],
         basis: Basis::Measured,
         sources,
+        is_here: false,
     }
 }
 

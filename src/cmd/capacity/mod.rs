@@ -17,7 +17,8 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 
 use crate::capacity::{Objective, Routing};
-use crate::cmd::cost::Prices;
+use crate::catalog::electricity::ExchangeRate;
+use crate::cmd::cost::{Prices, machine_of};
 use crate::report::{Report, Section};
 use crate::scenario::Scenario;
 
@@ -57,9 +58,12 @@ pub struct CapacityArgs {
     /// household, commercial … (`bench prices --electricity`)
     #[arg(long, value_name = "SECTOR", default_value = "household")]
     sector: String,
-    /// Seeds arrivals and lengths
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// An exchange rate for tariffs in another currency, as EUR=1.16
+    #[arg(long, value_name = "RATE")]
+    exchange: Option<String>,
+    /// Seeds arrivals and lengths: the scenario's, or 1
+    #[arg(long)]
+    seed: Option<u64>,
     /// Threads that simulate; the answer is the same with any number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -191,8 +195,10 @@ fn work_out<T>(
         },
         beside,
         most: args.most,
-        seed: args.seed,
+        seed: args.seed.or(scenario.as_ref().map(|scenario| scenario.seed)).unwrap_or(1),
     };
+    let own = super::own::catalog(engines.catalog.as_deref())?.devices;
+    let its = scenario.as_ref().map(|scenario| machine_of(scenario, &own)).transpose()?.flatten();
     let question = Question {
         asked: &asked,
         objective,
@@ -202,8 +208,10 @@ fn work_out<T>(
         prices: Prices {
             today: jiff::Zoned::now().date(),
             scenario: scenario.as_ref(),
+            its_devices: its.map(|machine| machine.devices),
             tariff: args.tariff.as_deref(),
             sector: &args.sector,
+            exchange: args.exchange.as_deref().map(ExchangeRate::parse).transpose()?,
         },
         command: command.to_owned(),
     };

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::asked::who_words;
 use super::work::{Day, Offer, breaks};
 
-const COLUMNS: [&str; 36] = [
+const COLUMNS: [&str; 37] = [
     "machine",
     "engine",
     "sequences",
@@ -21,6 +21,7 @@ const COLUMNS: [&str; 36] = [
     "devices",
     "devices_fast_end",
     "devices_slow_end",
+    "slow_end_verdict",
     "usd_per_month",
     "usd_per_month_low",
     "usd_per_month_high",
@@ -89,6 +90,7 @@ impl Answer<'_> {
             tried.count.to_string(),
             text(fast.map(|n| n.to_string())),
             text(slow.map(|n| n.to_string())),
+            verdict(&offer.ends[0]).to_owned(),
             usd(|o| o.usd_per_month),
             usd(|o| o.usd_per_month_low),
             usd(|o| o.usd_per_month_high),
@@ -207,6 +209,7 @@ impl Answer<'_> {
             "machine": offer.machinery.name, "engine": offer.engine, "basis": offer.machinery.basis.name(),
             "sources": offer.machinery.sources, "verdict": verdict(&offer.size),
             "devices": tried.count, "devices_fast_end": fast, "devices_slow_end": slow,
+            "slow_end_verdict": verdict(&offer.ends[0]),
             "owning": offer.owning, "no_price": offer.unpriced,
             "reason": (!tried.kept).then(|| format!("{}: {}", broken.missed, broken.cause)),
             "peak": outcome(&tried.outcome),

@@ -8,13 +8,15 @@ use crate::capacity::{
     simulate,
 };
 use crate::cmd::cost::{Owning, Plan, Prices, owning};
-use crate::units::{Nanos, Usd};
+use crate::units::{Nanos, Usd, significant};
 
 use super::asked::{Asked, who_words};
 use super::engines::Machinery;
 
 /// Requests of a day beyond which it is not simulated.
 const DAY_MOST: f64 = 3e6;
+/// Requests of an hour that is quieter than the busiest one, to see how long devices compute in it.
+const QUIET: u64 = 2000;
 /// Multiples of the load in the chart of latencies.
 const LADDER: [f64; 8] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0];
 
@@ -47,6 +49,15 @@ impl Offer {
     /// The numbers at the fast and at the slow end.
     pub fn range(&self) -> (Option<u32>, Option<u32>) {
         (self.ends[1].count(), self.ends[0].count())
+    }
+
+    /// The number at the slow end, in words.
+    pub fn slow_end(&self) -> String {
+        match &self.ends[0] {
+            Size::Enough(tried) => tried.count.to_string(),
+            Size::TooMany(tried) => format!("> {}", tried.count),
+            Size::Never(_) => "never".to_owned(),
+        }
     }
 
     fn month(&self) -> Option<Usd> {
@@ -210,29 +221,12 @@ fn price(
         offer.unpriced = Some("no more of it is needed".to_owned());
         return offer;
     }
-    let outcome = &offer.tried().outcome;
-    let demand = &question.asked.demand;
-    let (prompt, answer) = demand.mix.mean();
-    let at_work = f64::from(count) + question.objective.beside.len() as f64;
-    let busy_seconds = outcome.span.seconds() * outcome.busy * at_work;
-    let hours = demand
-        .profile
-        .map_or(24, |profile| profile.hours().iter().filter(|share| **share > 0.0).count());
-    let (low, high) = offer.range();
-    let plan = Plan {
-        device: offer.machinery.machine.as_ref().map(|machine| machine.name.clone()),
-        devices: count,
-        devices_low: low.unwrap_or(count).min(count),
-        devices_high: high.map(|high| high.max(count)),
-        basis: offer.machinery.basis.to_string(),
-        workload: format!("{} of {}", question.asked.who, question.asked.name),
-        requests_per_day: requests_per_day(demand, outcome),
-        prompt_tokens: f64::from(prompt.0),
-        new_tokens: f64::from(answer.0),
-        active_hours_per_day: hours as f64,
-        working_days_per_month: question.asked.days_per_month,
-        tok_s_per_device: outcome.new_tokens as f64 / busy_seconds.max(1e-9),
-        command: question.command.clone(),
+    let plan = match plan(question, &offer, count) {
+        Ok(plan) => plan,
+        Err(error) => {
+            offer.unpriced = Some(format!("{error:#}"));
+            return offer;
+        }
     };
     match &offer.machinery.machine {
         Some(machine) => match owning(&plan, machine, &question.prices) {
@@ -243,6 +237,81 @@ fn price(
     }
     offer.plan = Some(plan);
     offer
+}
+
+fn plan(question: &Question<'_>, offer: &Offer, count: u32) -> anyhow::Result<Plan> {
+    let outcome = &offer.tried().outcome;
+    let demand = &question.asked.demand;
+    let drawn = demand.mix.drawn(question.objective.seed)?;
+    let beside = question.objective.beside.len() as u32;
+    let at_work = f64::from(count + beside);
+    let busy_seconds = outcome.span.seconds() * outcome.busy * at_work;
+    let hours = demand.profile.map_or([1.0; 24], |profile| *profile.hours());
+    let active = hours.iter().filter(|share| **share > 0.0).count() as f64;
+    let (low, high) = offer.range();
+    let is_here = offer.machinery.is_here;
+    Ok(Plan {
+        device: offer.machinery.machine.as_ref().filter(|_| !is_here).map(|m| m.name.clone()),
+        devices: count,
+        devices_low: low.unwrap_or(count).min(count),
+        devices_high: high.map(|high| high.max(count)),
+        basis: offer.machinery.basis.to_string(),
+        workload: match beside {
+            0 => format!("{} of {}", question.asked.who, question.asked.name),
+            _ => format!(
+                "what {count} of {at_work} devices serve of {} of {}",
+                question.asked.who, question.asked.name
+            ),
+        },
+        beside,
+        requests_per_day: requests_per_day(demand, outcome) * f64::from(count) / at_work,
+        prompt_tokens: drawn.prompt,
+        cached_share: drawn.repeated / drawn.prompt,
+        new_tokens: drawn.answer,
+        active_hours_per_day: active,
+        peak_factor: active / hours.iter().sum::<f64>(),
+        busy_factor: busy_factor(question, offer, &hours)?,
+        working_days_per_month: question.asked.days_per_month,
+        tok_s_per_device: outcome.new_tokens as f64 / busy_seconds.max(1e-9),
+        command: question.command.clone(),
+    })
+}
+
+/// Times as long as at the peak that the devices compute for the same work, over a day whose hours have
+/// these shares of the busiest one's load.
+fn busy_factor(question: &Question<'_>, offer: &Offer, hours: &[f64; 24]) -> anyhow::Result<f64> {
+    let demand = &question.asked.demand;
+    let objective = &question.objective;
+    let peak = offer.tried().outcome.busy;
+    if peak <= 0.0 || demand.profile.is_none() {
+        return Ok(1.0);
+    }
+    let fleet = objective.fleet(&offer.engine, offer.tried().count);
+    let busiest = Demand { profile: None, ..demand.clone() };
+    let mut known: Vec<(f64, f64)> = vec![(0.0, 0.0), (1.0, peak)];
+    let mut busy = 0.0;
+    for share in hours {
+        let of_hour = known.iter().find(|(known, _)| known == share).map(|(_, busy)| *busy);
+        busy += match of_hour {
+            Some(busy) => busy,
+            None => {
+                let quiet = busiest.scaled(*share);
+                // Users are whole, and at least one.
+                let part = match (demand.who, quiet.who) {
+                    (Who::Users { users }, Who::Users { users: asked }) => {
+                        f64::from(users) * share / f64::from(asked)
+                    }
+                    _ => 1.0,
+                };
+                let run_up = QUIET / 4;
+                let span = Span { run_up, requests: QUIET, time: None, day_second: 0.0, bins: 0 };
+                let outcome = simulate(&fleet, &quiet, &objective.limits, &span, objective.seed)?;
+                known.push((*share, part * outcome.busy));
+                part * outcome.busy
+            }
+        };
+    }
+    Ok((busy / (peak * hours.iter().sum::<f64>())).max(1.0))
 }
 
 /// What is done for the offer that is recommended, each on a thread of its own.
@@ -258,17 +327,19 @@ pub fn detail(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Detail> 
     let (objective, demand) = (&question.objective, &question.asked.demand);
     let (engine, count) = (&offer.engine, offer.tried().count);
     let fewer = (count > 1).then(|| count - 1);
+    let doubled = match question.what_if {
+        true => doubled(demand, count, objective.seed)?,
+        false => Vec::new(),
+    };
     let changes: Vec<(String, u32, Option<Demand>)> = [
         fewer.map(|count| (format!("one device fewer: {count}"), count, None)),
         Some((format!("one device more: {}", count + 1), count + 1, None)),
     ]
     .into_iter()
     .flatten()
-    .chain(question.what_if.then(|| doubled(demand, count)).into_iter().flatten())
+    .chain(doubled)
     .collect();
-    let mut factors = LADDER.to_vec();
-    // Small numbers of users round to the same one.
-    factors.dedup_by_key(|factor| format!("{:?}", demand.scaled(*factor).who));
+    let factors = multiples(demand);
     let rungs = factors.len();
     let parts = in_parallel(2 + rungs + changes.len(), question.threads, |i| {
         Ok::<_, anyhow::Error>(match i {
@@ -312,11 +383,41 @@ pub fn detail(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Detail> 
     })
 }
 
-fn doubled(demand: &Demand, count: u32) -> Vec<(String, u32, Option<Demand>)> {
+/// The multiples of the load that differ from each other: small numbers of users round to the same
+/// one, for which the multiple next to 1 stands.
+fn multiples(demand: &Demand) -> Vec<f64> {
+    let mut multiples: Vec<f64> = Vec::new();
+    for factor in LADDER {
+        let who = demand.scaled(factor).who;
+        match multiples.last_mut() {
+            Some(last) if demand.scaled(*last).who == who => {
+                if factor.ln().abs() < last.ln().abs() {
+                    *last = factor;
+                }
+            }
+            _ => multiples.push(factor),
+        }
+    }
+    multiples
+}
+
+fn doubled(
+    demand: &Demand,
+    count: u32,
+    seed: u64,
+) -> anyhow::Result<Vec<(String, u32, Option<Demand>)>> {
     let twice = demand.scaled(2.0);
     let users = format!("twice the load: {}", who_words(&twice.who, &twice.mix));
     let longer = demand.with_longer_prompts(2.0);
-    vec![(users, count, Some(twice)), ("prompts twice as long".to_owned(), count, Some(longer))]
+    let times = longer.mix.drawn(seed)?.prompt / demand.mix.drawn(seed)?.prompt;
+    // By chance a mean of drawn lengths is a little off.
+    let prompts = if times > 1.9 {
+        "prompts twice as long".to_owned()
+    } else {
+        let times = significant(times, 3);
+        format!("prompts twice as long, cut at {}: {times} times", demand.mix.context)
+    };
+    Ok(vec![(users, count, Some(twice)), (prompts, count, Some(longer))])
 }
 
 fn day(question: &Question<'_>, offer: &Offer) -> anyhow::Result<Day> {

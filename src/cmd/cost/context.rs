@@ -84,12 +84,10 @@ impl Context {
         );
 
         let rate = args.exchange.as_deref().map(ExchangeRate::parse).transpose()?;
+        let of_scenario = self.scenario.as_ref().and_then(|s| s.prices.as_ref());
         let is_tariff_stated = args.set.iter().any(|set| set.starts_with("electricity"))
-            || self
-                .scenario
-                .as_ref()
-                .and_then(|s| s.prices.as_ref())
-                .is_some_and(|p| p.electricity_usd_per_kwh.is_some());
+            || (args.tariff.is_none()
+                && of_scenario.is_some_and(|p| p.electricity_usd_per_kwh.is_some()));
         if !is_tariff_stated {
             let place = Self::place(args, self.scenario.as_ref());
             let is_assumed = place == "US" && args.tariff.is_none();
@@ -137,25 +135,38 @@ impl Context {
 
     /// The machine of the flag, else the scenario's.
     pub fn machine(&self, flag: Option<&str>) -> anyhow::Result<Option<Machine>> {
-        let host = self.scenario.as_ref().map(|s| &s.host);
-        let of_scenario = host.and_then(|host| {
-            let device = host.device.as_ref()?;
-            Some(match host.gpus {
-                Some(count) if count > 1 => format!("{count}x {device}"),
-                _ => device.clone(),
-            })
-        });
-        let word = flag.map(ToOwned::to_owned).or(of_scenario);
-        word.map(|word| Machine::parse(&word, &self.own)).transpose()
-    }
-
-    /// What the scenario says about owning.
-    pub fn scenario_prices(&self, all: &mut Assumptions) -> anyhow::Result<()> {
-        match &self.scenario {
-            Some(scenario) => put_scenario_prices(all, scenario),
-            None => Ok(()),
+        match (flag, &self.scenario) {
+            (Some(word), _) => Ok(Some(Machine::parse(word, &self.own)?)),
+            (None, Some(scenario)) => machine_of(scenario, &self.own),
+            (None, None) => Ok(None),
         }
     }
+
+    /// What the scenario says about owning `machine`; a tariff of the flags comes before its own.
+    pub fn scenario_prices(
+        &self,
+        all: &mut Assumptions,
+        machine: Option<&Machine>,
+        args: &QuestionArgs,
+    ) -> anyhow::Result<()> {
+        let Some(scenario) = &self.scenario else { return Ok(()) };
+        let its = machine_of(scenario, &self.own)?;
+        let is_its = match (machine, its) {
+            (Some(machine), Some(its)) => machine.devices == its.devices,
+            _ => true,
+        };
+        put_scenario_prices(all, scenario, is_its, args.tariff.is_none())
+    }
+}
+
+/// The machine that the scenario is about, where it names one.
+pub fn machine_of(scenario: &Scenario, own: &[Device]) -> anyhow::Result<Option<Machine>> {
+    let Some(device) = &scenario.host.device else { return Ok(None) };
+    let word = match scenario.host.gpus {
+        Some(count) if count > 1 => format!("{count}x {device}"),
+        _ => device.clone(),
+    };
+    Machine::parse(&word, own).map(Some)
 }
 
 /// The price of electricity in a place.
@@ -182,8 +193,14 @@ pub fn put_tariff(
     all.put(Input::electricity_usd_per_kwh, (low, point, high), Basis::Listed, source)
 }
 
-/// What a scenario says about owning.
-pub fn put_scenario_prices(all: &mut Assumptions, scenario: &Scenario) -> anyhow::Result<()> {
+/// What a scenario says about owning: price and power only where the machine `is_its`, and what
+/// electricity costs where nothing else `has_its_tariff`.
+pub fn put_scenario_prices(
+    all: &mut Assumptions,
+    scenario: &Scenario,
+    is_its: bool,
+    has_its_tariff: bool,
+) -> anyhow::Result<()> {
     let Some(prices) = &scenario.prices else { return Ok(()) };
     let source = scenario.path.display().to_string();
     for (input, estimate) in [
@@ -203,7 +220,12 @@ pub fn put_scenario_prices(all: &mut Assumptions, scenario: &Scenario) -> anyhow
         (Input::spare_share, prices.spare_share),
         (Input::api_change_per_year, prices.api_change_per_year),
     ] {
-        if let Some(Estimate { low, likely, high }) = estimate {
+        let holds = match input {
+            Input::device_usd | Input::rest_usd | Input::idle_watts | Input::active_watts => is_its,
+            Input::electricity_usd_per_kwh => has_its_tariff,
+            _ => true,
+        };
+        if let Some(Estimate { low, likely, high }) = estimate.filter(|_| holds) {
             all.put(input, (low, likely, high), Basis::Stated, source.clone())?;
         }
     }

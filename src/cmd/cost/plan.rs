@@ -8,6 +8,8 @@ use rust_decimal::prelude::FromPrimitive;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::electricity::ExchangeRate;
+use crate::catalog::hardware::Device;
 use crate::cost::{Assumptions, Basis, Input, compare};
 use crate::fit::machine::Machine;
 use crate::scenario::Scenario;
@@ -25,26 +27,44 @@ pub struct Plan {
     pub devices: u32,
     /// As many with speeds at the fast end of their interval.
     pub devices_low: u32,
-    /// As many at the slow end; none where no number does then.
+    /// As many at the slow end; none where none is known to do then.
     pub devices_high: Option<u32>,
     /// On what the speeds rest: measured, calibrated or predicted.
     pub basis: String,
     /// The workload in words.
     pub workload: String,
-    /// Requests on a working day.
+    /// Devices that are there already and serve beside them, a part of the load that is not in this
+    /// plan.
+    #[serde(default)]
+    pub beside: u32,
+    /// Requests on a working day that these devices serve.
     pub requests_per_day: f64,
     /// The mean prompt, with what a cache answers.
     pub prompt_tokens: f64,
+    /// The share of prompts that the turn before already had.
+    #[serde(default)]
+    pub cached_share: f64,
     /// The mean answer.
     pub new_tokens: f64,
     /// Hours of a day in which requests come.
     pub active_hours_per_day: f64,
+    /// The busiest hour over the mean of these.
+    #[serde(default = "once")]
+    pub peak_factor: f64,
+    /// Times as long as at the peak that devices compute for the same work, over the day: with fewer
+    /// requests at once each token takes longer.
+    #[serde(default = "once")]
+    pub busy_factor: f64,
     /// Days of a month.
     pub working_days_per_month: f64,
     /// Generated tokens a second of one device while it computes, the time for prompts included.
     pub tok_s_per_device: f64,
     /// What made it.
     pub command: String,
+}
+
+fn once() -> f64 {
+    1.0
 }
 
 /// A file of `bench capacity`, of which the plan is read.
@@ -91,9 +111,13 @@ impl Plan {
                 Input::working_days_per_month,
                 number("working_days_per_month", self.working_days_per_month)?,
             ),
+            (Input::cached_share, number("cached_share", self.cached_share)?),
+            (Input::peak_factor, number("peak_factor", self.peak_factor)?),
         ] {
             all.put_point(input, value, Basis::Stated, source.clone())?;
         }
+        let busy = number("busy_factor", self.busy_factor)?;
+        all.put_point(Input::busy_factor, busy, Basis::Predicted, source.clone())?;
         let speed = number("tok_s_per_device", self.tok_s_per_device)?;
         all.put_point(Input::output_tok_s, speed, basis, source.clone())?;
         // Rounded up, so that the devices are not overrun by the last digit.
@@ -104,7 +128,11 @@ impl Plan {
         let likely = each(self.devices);
         let low = each(self.devices_high.unwrap_or(self.devices)).min(likely);
         let range = (low, likely, each(self.devices_low).max(likely));
-        all.put(Input::requests_per_device, range, basis, source)
+        let unsure = match self.devices_high {
+            Some(_) => "",
+            None => "; at the slow end of the speeds these are too few, which no cost here shows",
+        };
+        all.put(Input::requests_per_device, range, basis, format!("{source}{unsure}"))
     }
 }
 
@@ -114,10 +142,14 @@ pub struct Prices<'a> {
     pub today: Date,
     /// A scenario whose `[prices]` hold.
     pub scenario: Option<&'a Scenario>,
-    /// The country whose tariff holds.
+    /// The devices of its machine, of which alone it knows price and power; all, where it names none.
+    pub its_devices: Option<Vec<Device>>,
+    /// The country whose tariff holds; before one of the scenario.
     pub tariff: Option<&'a str>,
     /// Whose tariff.
     pub sector: &'a str,
+    /// For tariffs in another currency.
+    pub exchange: Option<ExchangeRate>,
 }
 
 /// What owning the devices of a plan costs.
@@ -142,17 +174,18 @@ pub struct Owning {
 pub fn owning(plan: &Plan, machine: &Machine, prices: &Prices<'_>) -> anyhow::Result<Owning> {
     let mut all = Assumptions::default();
     plan.put(&mut all)?;
+    machine::put(&mut all, machine, prices.today)?;
+    if let Some(scenario) = prices.scenario {
+        let is_its = prices.its_devices.as_ref().is_none_or(|its| *its == machine.devices);
+        put_scenario_prices(&mut all, scenario, is_its, prices.tariff.is_none())?;
+    }
     let of_scenario = prices.scenario.and_then(|scenario| scenario.prices.as_ref());
-    if of_scenario.is_none_or(|prices| prices.electricity_usd_per_kwh.is_none()) {
+    if all.get(Input::electricity_usd_per_kwh).is_none() {
         let place = prices.tariff.map(str::to_owned);
         let place = place.or_else(|| of_scenario.and_then(|prices| prices.tariff.clone()));
         let is_assumed = place.is_none();
         let place = place.unwrap_or_else(|| "US".to_owned());
-        put_tariff(&mut all, &place, prices.sector, None, is_assumed)?;
-    }
-    machine::put(&mut all, machine, prices.today)?;
-    if let Some(scenario) = prices.scenario {
-        put_scenario_prices(&mut all, scenario)?;
+        put_tariff(&mut all, &place, prices.sector, prices.exchange.as_ref(), is_assumed)?;
     }
     machine::check(&all)?;
     let price = all.get(Input::device_usd).context("a machine without a price")?.clone();

@@ -45,7 +45,7 @@ pub fn settle(
     if let Some(machine) = machine {
         machine::put(&mut all, machine, context.today)?;
     }
-    context.scenario_prices(&mut all)?;
+    context.scenario_prices(&mut all, machine, args)?;
     flags::set(&mut all, args)?;
     if let Some((tok_s, prompt_tok_s)) = stated {
         machine::stated_speed(&mut all, tok_s, prompt_tok_s)?;
