@@ -21,6 +21,7 @@ fn engine() -> Engine {
         pair: 1e-10,
         both: 0.0,
         beside: 1e-5,
+        cold: 0.0,
         entry: 0.001,
     };
     let cache = Cache::Paged { tokens: 200_000, block: 16 };

@@ -15,6 +15,8 @@ const HELD_BACK: usize = 5;
 const BEARS: usize = 4;
 /// Ways of computing batches differ in a step where their relative errors are so far apart.
 const APPARENT: f64 = 0.02;
+/// Steps after a pause of which the time that they take more is told.
+const FEWEST_COLD: usize = 8;
 /// Each point of the prompts' curve is at least this many times the one before.
 const APART: f64 = 1.5;
 /// What measures what is missing.
@@ -152,6 +154,8 @@ struct Knots {
     /// the prompts' curve, the way and what both kinds take more cannot be told apart, and the last
     /// of them counts as nothing.
     apart: bool,
+    /// Whether enough steps came after a pause for what they take more to be told.
+    cold: bool,
 }
 
 impl Knots {
@@ -174,13 +178,18 @@ impl Knots {
              {REMEDY}"
         );
         let alone = |step: &Step| step.sequences == 0 && !step.from_idle;
-        Ok(Self { decode, prompt, batches, apart: steps.iter().any(alone) })
+        let apart = steps.iter().any(alone);
+        let paused = steps.iter().filter(|step| step.cold).count();
+        let began = steps.iter().filter(|step| step.from_idle).count();
+        // Each trial begins after one: of these alone, and of their one length, nothing is told.
+        let cold = paused >= FEWEST_COLD && paused * 4 >= began;
+        Ok(Self { decode, prompt, batches, apart, cold })
     }
 
     /// The row of a step. Columns: the curve of generation, a cached token, the curve of prompts, a
-    /// pair, both kinds, a sequence beside prompts, the way to the engine.
+    /// pair, both kinds, a sequence beside prompts, the first step after a pause, the way to the engine.
     fn row(&self, step: &Step) -> Row {
-        let mut columns = Vec::with_capacity(self.decode.len() + self.prompt.len() + 5);
+        let mut columns = Vec::with_capacity(self.decode.len() + self.prompt.len() + 6);
         let mut decode = vec![0.0; self.decode.len()];
         for at_once in generated(step, self.batches) {
             for (sum, share) in decode.iter_mut().zip(shares(&self.decode, at_once)) {
@@ -202,6 +211,7 @@ impl Knots {
         // In pieces, those beside prompts lie on the curve of generation.
         let beside = both && self.batches == Batches::Whole;
         columns.push(if beside { f64::from(step.sequences) } else { 0.0 });
+        columns.push(if step.cold && self.cold { 1.0 } else { 0.0 });
         columns.push(if step.from_idle { 1.0 } else { 0.0 });
         Row { columns, value: step.seconds, kind: usize::from(!step.prompts.is_empty()) }
     }
@@ -218,7 +228,8 @@ impl Knots {
             pair: rest[0],
             both: rest[1],
             beside: rest[2],
-            entry: rest[3],
+            cold: rest[3],
+            entry: rest[4],
         })
     }
 }
@@ -327,6 +338,7 @@ mod tests {
 
     use super::*;
     use crate::capacity::slots::Slots;
+    use crate::capacity::steps::COLD;
     use crate::capacity::{PromptPart, pieces};
     use crate::units::Tokens;
     use crate::workload::{Planned, calibration};
@@ -342,6 +354,7 @@ mod tests {
             pair: 2e-7,
             both: 0.0,
             beside: 0.0015,
+            cold: 0.015,
             entry: 0.004,
         }
     }
@@ -373,12 +386,13 @@ mod tests {
         let mut active: Vec<Active> = Vec::new();
         let mut slots = Slots::new(ROOM.sequences);
         let mut now = 0.0_f64;
+        let (mut idle_since, mut cold) = (f64::NEG_INFINITY, false);
         loop {
             for (i, planned) in plan.iter().enumerate() {
                 let due = planned.after.map_or(Some(0.0), |before| ends[before as usize]);
                 if let Some(due) = due.filter(|_| seen[i].sent.is_nan()) {
                     // A client is a moment late.
-                    seen[i].sent = due + 0.0002;
+                    seen[i].sent = due + planned.think.seconds() + 0.0002;
                     queue.push(i);
                 }
             }
@@ -394,6 +408,7 @@ mod tests {
             active.sort_by_key(|a| a.slot);
             if active.is_empty() {
                 let Some(next) = queue.first() else { return seen };
+                cold = seen[*next].sent - idle_since > COLD;
                 now = seen[*next].sent + step.entry;
                 continue;
             }
@@ -426,7 +441,9 @@ mod tests {
                     step.seconds_in(&pieces, sequences, cached, part)
                 }
             };
-            now += seconds * (1.0 + noise * normal) * odd;
+            let more = if std::mem::take(&mut cold) { step.cold } else { 0.0 };
+            now += (seconds + more) * (1.0 + noise * normal) * odd;
+            idle_since = now;
             active.retain(|a| {
                 if a.made > 0 {
                     // Bytes of one step are read one after the other.
@@ -479,6 +496,18 @@ mod tests {
         assert_eq!(found.sequences, 8);
         // The client's moment is part of the way.
         assert!((found.step.entry - 0.0042).abs() < 0.0005, "{}", found.step.entry);
+        assert!((found.step.cold - 0.015).abs() < 0.001, "{}", found.step.cold);
+    }
+
+    #[test]
+    fn without_pauses_nothing_is_said_of_the_first_step_after_one() {
+        let mut plan = calibration(Tokens(512), Tokens(48), 8);
+        plan.iter_mut().for_each(|planned| planned.think = crate::units::Nanos(0));
+        let trials: Vec<_> =
+            (0..3).map(|seed| stamps(&plan, &truth(), Batches::Whole, 0.0, seed)).collect();
+        let found = fit(&trials, ROOM).unwrap();
+        assert_eq!(found.step.cold, 0.0);
+        assert!(difference(&found.step, &truth()) < 0.01, "{found:#?}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use predict::{Predicted, predict, predict_serving};
 pub use simulate::{Fleet, Routing, Span, simulate};
 pub use size::{Objective, Size, Tried, in_parallel};
 pub use step::{Curve, PromptPart, Run, StepTime};
-pub use steps::{Room, Seen};
+pub use steps::{COLD, Room, Seen};
 
 pub use crate::workload;
 

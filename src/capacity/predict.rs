@@ -120,6 +120,7 @@ pub fn predict_serving(
         both: 0.0,
         beside: serving.sequence(work),
         // The way to the engine is not a part of its steps.
+        cold: 0.0,
         entry: 0.0,
     };
     let spread = serving.spread(work);
@@ -184,6 +185,7 @@ fn step_time(
         // `fit` knows of no cost of a step but that of its tokens.
         both: 0.0,
         beside: 0.0,
+        cold: 0.0,
         entry: 0.0,
     })
 }

@@ -12,6 +12,7 @@ use super::ledger::{Answered, Ledger, Work};
 use super::pieces::pieces;
 use super::slots::Slots;
 use super::step::{PromptPart, Run};
+use super::steps::COLD;
 
 /// The most steps of a jump; more are taken in several.
 const LONGEST_JUMP: u64 = 1 << 32;
@@ -101,6 +102,10 @@ pub struct Replica<'a> {
     /// A conversation has further turns that look for its cache.
     talks: bool,
     doing: Doing,
+    /// Since when it does nothing.
+    idle_since: f64,
+    /// Its next step is the first after a pause.
+    cold: bool,
     /// When it decides anew.
     pub ends: f64,
 }
@@ -130,6 +135,8 @@ impl<'a> Replica<'a> {
             in_pieces,
             talks: engine.reuses_prefix && turns > 1,
             doing: Doing::Nothing,
+            idle_since: f64::NEG_INFINITY,
+            cold: false,
             ends: f64::INFINITY,
         }
     }
@@ -187,7 +194,10 @@ impl<'a> Replica<'a> {
         self.waiting.push_back(id);
         ledger.wait(asked.at, 1);
         match &mut self.doing {
-            Doing::Nothing => self.decide(asked.at, ledger),
+            Doing::Nothing => {
+                self.cold = asked.at - self.idle_since > COLD;
+                self.decide(asked.at, ledger);
+            }
             // It is admitted at the end of the step under way.
             Doing::Steps { began, run, steps } if has_room => {
                 *steps = run.steps_by(asked.at - *began).min(*steps);
@@ -353,6 +363,7 @@ impl<'a> Replica<'a> {
             let Some(&Reverse((last, _))) = self.decoding.peek() else {
                 if self.prompting.is_empty() {
                     self.doing = Doing::Nothing;
+                    self.idle_since = now;
                     self.ends = f64::INFINITY;
                     return;
                 }
@@ -431,7 +442,8 @@ impl<'a> Replica<'a> {
             }
             _ => step.seconds(sequences, cached, part),
         };
-        self.ends = now + seconds;
+        let cold = if std::mem::take(&mut self.cold) { step.cold } else { 0.0 };
+        self.ends = now + seconds + cold;
         self.doing = Doing::Prompts { began: now };
         true
     }

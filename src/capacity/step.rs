@@ -80,6 +80,9 @@ pub struct StepTime {
     /// computed as one of theirs, and then it is sampled and sent.
     #[serde(rename = "beside_s")]
     pub beside: f64,
+    /// More in the first step after the engine was idle for longer than [`COLD`](super::COLD).
+    #[serde(rename = "cold_s")]
+    pub cold: f64,
     /// Between a request and the engine, outside of any step: network, HTTP, tokenizer.
     #[serde(rename = "entry_s")]
     pub entry: f64,
@@ -95,6 +98,7 @@ impl StepTime {
             pair: 0.0,
             both: 0.0,
             beside: 0.0,
+            cold: 0.0,
             entry: 0.0,
         }
     }
@@ -110,6 +114,7 @@ impl StepTime {
             pair: self.pair * factor,
             both: self.both * factor,
             beside: self.beside * factor,
+            cold: self.cold * factor,
             entry: self.entry * factor,
         }
     }
@@ -243,6 +248,7 @@ mod tests {
             pair: 0.0,
             both: 0.002,
             beside: 0.001,
+            cold: 0.0,
             entry: 0.0,
         };
         let part = PromptPart { tokens: 100.0, pairs: 0.0 };

@@ -37,12 +37,15 @@ pub(super) struct Step {
     pub pieces: Option<Vec<Piece>>,
     /// Whether it began with a request to an idle engine: then its way there is in the time.
     pub from_idle: bool,
+    /// Whether that had been idle for longer than [`COLD`].
+    pub cold: bool,
 }
 
 impl Step {
     /// What `time` says of it.
     pub fn expected(&self, time: &StepTime, batches: Batches) -> f64 {
-        let entry = if self.from_idle { time.entry } else { 0.0 };
+        let cold = if self.cold { time.cold } else { 0.0 };
+        let entry = cold + if self.from_idle { time.entry } else { 0.0 };
         if let (Batches::Pieces, Some(pieces)) = (batches, &self.pieces) {
             let all = sum(self.prompts.iter().copied());
             return entry + time.seconds_in(pieces, self.sequences, self.cached, all);
@@ -77,6 +80,10 @@ pub struct Room {
     pub micro_batch: u32,
 }
 
+/// Seconds after which an idle engine's first step takes longer: its threads sleep, and processor and
+/// memory save power.
+pub const COLD: f64 = 0.1;
+
 /// Tokens that come this much closer than the shortest steps take were made by one step.
 const TOGETHER: f64 = 0.5;
 
@@ -110,7 +117,10 @@ pub(super) fn reconstruct(requests: &[Seen], room: Room) -> Vec<Step> {
             place[i] += 1;
         }
         let before = k.checked_sub(1).map(|k| &moments[k]);
-        let Some((seconds, from_idle)) = span(moment, before, &parts, &requests) else { continue };
+        let Some(Span { seconds, idle }) = span(moment, before, &parts, &requests) else {
+            continue;
+        };
+        let (from_idle, cold) = (idle.is_some(), idle.is_some_and(|idle| idle > COLD));
         // A generating request that has no token here was put out, or its token came late.
         let paused = moment
             .further
@@ -141,7 +151,7 @@ pub(super) fn reconstruct(requests: &[Seen], room: Room) -> Vec<Step> {
             Ok(pieces) => pieces,
             Err(TwoInOne) => continue,
         };
-        let step = Step { seconds, sequences, cached, prompts, pieces, from_idle };
+        let step = Step { seconds, sequences, cached, prompts, pieces, from_idle, cold };
         if let Some(seconds) = own.filter(|own| *own > 0.0) {
             found.push(Step { seconds, from_idle: false, ..step.clone() });
         }
@@ -321,26 +331,33 @@ fn cut(parts: impl Iterator<Item = PromptPart>, room: u32) -> Vec<PromptPart> {
         .collect()
 }
 
-/// How long it took until `moment`, and whether the engine had been idle; `None` where that cannot
-/// be told.
+/// How long steps took, and for how long the engine had been idle before, if it was.
+struct Span {
+    seconds: f64,
+    idle: Option<f64>,
+}
+
+/// What lies before `moment`; `None` where that cannot be told.
 fn span(
     moment: &Moment,
     before: Option<&Moment>,
     parts: &[(usize, PromptPart)],
     requests: &[&Seen],
-) -> Option<(f64, bool)> {
+) -> Option<Span> {
     let sent = parts.iter().map(|(i, _)| requests[*i].sent).fold(f64::INFINITY, f64::min);
-    let Some(before) = before else { return Some((moment.at - sent, true)) };
+    let Some(before) = before else {
+        return Some(Span { seconds: moment.at - sent, idle: Some(f64::INFINITY) });
+    };
     let busy = moment.at - before.at;
     if !moment.further.is_empty() {
-        return Some((busy, false));
+        return Some(Span { seconds: busy, idle: None });
     }
-    let idle = moment.at - sent;
-    let doubt = DOUBT * busy.min(idle);
+    let since = moment.at - sent;
+    let doubt = DOUBT * busy.min(since);
     if sent >= before.at {
-        Some((idle, true))
+        Some(Span { seconds: since, idle: Some(sent - before.at) })
     } else if before.at - sent > doubt {
-        Some((busy, false))
+        Some(Span { seconds: busy, idle: None })
     } else {
         None
     }

@@ -10,6 +10,9 @@ const HALVINGS: u32 = 6;
 /// Prompts between one length and its half.
 const PER_HALVING: u32 = 6;
 
+/// A pause in which an engine becomes idle as between a few users' requests.
+const PAUSE: Nanos = Nanos(1_000_000_000);
+
 /// Tokens that a request generates of which only the prompt matters: enough to see a step of
 /// generation behind it.
 const FEW: u32 = 4;
@@ -22,7 +25,7 @@ const STEPS_BESIDE: u32 = 4;
 /// Its requests follow each other by their ends alone, so that it is the same work on every engine,
 /// however fast that is.
 pub fn calibration(prompt: Tokens, new: Tokens, sequences: u32) -> Vec<Planned> {
-    let mut sweep = Sweep { requests: Vec::new(), before: None };
+    let mut sweep = Sweep { requests: Vec::new(), before: None, pause: Nanos(0) };
     let of = |share: u32| (prompt.0 / share).max(1);
     let new = new.0.max(1);
     // Engines make buffers at their first requests.
@@ -30,8 +33,12 @@ pub fn calibration(prompt: Tokens, new: Tokens, sequences: u32) -> Vec<Planned> 
     for i in 0..=HALVINGS * PER_HALVING {
         let share = (f64::from(i) / f64::from(PER_HALVING)).exp2();
         let tokens = (f64::from(prompt.0) / share).round().max(1.0) as u32;
+        // Of neighbouring lengths one comes at once and one after a pause: an engine that was idle
+        // takes longer to begin.
+        sweep.pause = if i % 2 == 1 { PAUSE } else { Nanos(0) };
         sweep.together(1, FEW.min(new), |_| if i == 0 { tokens } else { uneven(tokens, i) });
     }
+    sweep.pause = Nanos(0);
     for count in batches(sequences) {
         sweep.together(count, new, |i| uneven(of(32), i));
     }
@@ -77,6 +84,8 @@ struct Sweep {
     requests: Vec<Planned>,
     /// The request that ends last of those so far: the next ones wait for it.
     before: Option<u32>,
+    /// And so long after its end.
+    pause: Nanos,
 }
 
 impl Sweep {
@@ -105,7 +114,7 @@ impl Sweep {
         self.requests.push(Planned {
             start: Nanos(0),
             after,
-            think: Nanos(0),
+            think: if after.is_some() { self.pause } else { Nanos(0) },
             latest: None,
             prompt_tokens: Tokens(prompt),
             repeated_tokens: Tokens(0),

@@ -12,6 +12,7 @@ fn uneven() -> StepTime {
         pair: 1e-8,
         both: 0.0,
         beside: 1e-4,
+        cold: 0.0,
         entry: 0.002,
     }
 }
@@ -407,4 +408,20 @@ fn bursts_without_any_distance_do_not_end_the_day() {
     let day = Span { time: Some(Nanos::from_seconds(86_400.0)), ..span(0, u64::MAX) };
     let outcome = run(&one(Engine::vllm(steady(), 100_000)), &demand, &day);
     assert!(outcome.asked > 5_000, "{}", outcome.asked);
+}
+
+#[test]
+fn the_first_step_after_a_pause_takes_longer() {
+    let step = StepTime { cold: 0.050, ..uneven() };
+    // At the beginning and a second after the first has ended; the third comes beside the second, the
+    // fourth 50 ms after the end of both.
+    let ttft = |step: &StepTime, place: u64| {
+        let rows = [(0.0, 10, 2), (1.0, 10, 2), (1.01, 10, 2), (1.11, 10, 2)];
+        let engine = Engine::vllm(step.clone(), 100_000);
+        seconds(run(&one(engine), &traced(&rows), &span(place, 1)).ttft.mean())
+    };
+    let more = |place| ttft(&step, place) - ttft(&uneven(), place);
+    for (place, expected) in [(0, 0.050), (1, 0.050), (2, 0.050), (3, 0.0)] {
+        assert!((more(place) - expected).abs() < 0.002, "{place}: {}", more(place));
+    }
 }

@@ -20,6 +20,7 @@ fn step() -> StepTime {
         pair: 0.0,
         both: 0.0,
         beside: 0.0,
+        cold: 0.0,
         entry: 0.0,
     }
 }

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::capacity::{
-    Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, pace as pace_of, simulate, workload,
+    COLD, Demand, Engine, Fleet, Outcome, Routing, Span, Times, Who, pace as pace_of, simulate,
+    workload,
 };
 use crate::cases;
 use crate::cmd::step_times::{self, MeasuredSteps};
@@ -107,6 +108,12 @@ fn step_section(steps: &MeasuredSteps) -> Section {
     table.rows.push(vec!["each million pairs of a prompt token and one before".into(), pairs]);
     table.rows.push(vec!["both kinds in one step, more".into(), time(step.both)]);
     table.rows.push(vec!["each one generating beside prompts".into(), time(step.beside)]);
+    if step.cold > 0.0 {
+        let pause = Nanos::from_seconds(COLD);
+        table
+            .rows
+            .push(vec![format!("the first after {pause} without work, more"), time(step.cold)]);
+    }
     table.rows.push(vec!["the way to the engine and back".into(), time(step.entry)]);
     let fit = &steps.fit;
     let p95 = fit.error_p95.map_or(ABSENT.to_owned(), |p95| Share(p95).to_string());
