@@ -22,6 +22,11 @@ use super::work::{self, Work};
 
 pub use super::split::Verdict;
 
+/// Tokens of a batch from which a card fetches weights out of the host's memory and multiplies with
+/// them itself: `op_offload_min_batch_size` of llama.cpp's backends, asked by
+/// `ggml_backend_sched_backend_id_from_cur`.
+const OFFLOADED: f64 = 32.0;
+
 /// A predicted number and the interval that holds four of five measurements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate<T> {
@@ -64,6 +69,22 @@ pub struct Answer {
     pub system: Option<Estimate<TokensPerSecond>>,
     /// Why a speed is missing or what it rests on.
     pub remarks: Vec<Arc<str>>,
+}
+
+impl Answer {
+    /// Generation of each of `users` at once; `None` where what they get together is not known.
+    pub fn decode_each(&self, users: u32) -> Option<Estimate<TokensPerSecond>> {
+        if users == 1 {
+            return self.decode;
+        }
+        let each = |all: TokensPerSecond| TokensPerSecond(all.0 / f64::from(users));
+        self.system.map(|e| Estimate {
+            value: each(e.value),
+            low: each(e.low),
+            high: each(e.high),
+            basis: e.basis,
+        })
+    }
 }
 
 /// A model, ready to be asked about.
@@ -411,17 +432,22 @@ impl<'a> Pairing<'a> {
             return Some(time.as_ref()?.seconds(work, usage));
         }
         let mut seconds = 0.0;
-        if split.host.experts > 0.0 && split.host.layers == 0.0 {
-            // For many tokens at once the card fetches experts from the host and computes itself
-            // (`ggml_backend_cuda_device_offload_op`).
-            let moved = split.host.experts * work.touched_expert_bytes(usage.together());
+        if split.host != Share::NONE && usage.together() >= OFFLOADED {
+            // The experts that the tokens use, the other weights, and half of the cache on average.
+            let cached = work.cache_read(usage.cached + usage.prompt / 2.0, usage.value_bytes);
+            let moved = split.host.experts * work.touched_expert_bytes(usage.together())
+                + split.host.layers * (work.dense_bytes + cached);
             seconds += usage.chunks() * moved / super::site::LINK;
             let first = split.devices[0];
-            let fetching =
-                Share { experts: first.experts + split.host.experts, layers: first.layers };
+            let fetching = Share {
+                layers: first.layers + split.host.layers,
+                experts: first.experts + split.host.experts,
+            };
             for (i, (paced, share)) in site.devices.iter().zip(&split.devices).enumerate() {
                 let share = if i == 0 { fetching } else { *share };
-                seconds += paced.prompt(work, usage, share, theta)?.seconds(work, usage);
+                if share != Share::NONE {
+                    seconds += paced.prompt(work, usage, share, theta)?.seconds(work, usage);
+                }
             }
             return Some(seconds);
         }
@@ -504,6 +530,58 @@ mod tests {
         let eight = ask("dgx-spark-gb10", "llama-3.1-8b", 4096, 8);
         let (system, single) = (eight.system.unwrap().value.0, eight.decode.unwrap().value.0);
         assert!(system > 2.0 * single && system < 8.0 * single, "{system} {single}");
+    }
+
+    #[test]
+    fn a_card_fetches_what_lies_in_the_hosts_memory_for_32_tokens_and_more() {
+        let machine = Machine::parse("rtx-5090", &[]).unwrap();
+        let spec = models::find("llama-3.1-70b").unwrap();
+        let layout = Layout { slot_tokens: Tokens(8192), ..Layout::default() };
+        let question = Question::new(layout, "llama.cpp");
+        let packed = Packed::of(spec, Quant::Q4KM).unwrap();
+        let (weights, work) = (&packed.weights, &packed.work);
+        let plan = Plan::new(spec, &layout);
+        let candidate = Candidate { spec, weights, plan: &plan, work };
+        let constants = constants::embedded();
+        let site = Site::new(&machine, &question, constants);
+        let pairing = Pairing::new(&candidate, &site, &layout);
+        let half = Share { layers: 0.5, experts: 0.0 };
+        let split = Split {
+            verdict: Verdict::Partly { layers: 40, of: 80 },
+            counts: vec![40],
+            devices: vec![half],
+            host: half,
+            on_host: Bytes(0),
+        };
+        let seconds = |usage: &Usage| pairing.prompt_seconds(&split, usage).unwrap();
+        let alone = |paced: &speed::Paced, usage: &Usage, share: Share| {
+            paced.prompt(work, usage, share, &constants.theta).unwrap().seconds(work, usage)
+        };
+        let card = &site.devices[0];
+        // 16 micro-batches fetch half of the weights, and of the cache of 4096 tokens on average:
+        // 80 layers of 8 heads' keys and values, 128 wide, in two bytes.
+        let long = Usage { cached: 0.0, ..pairing.usage(8192.0, 1.0) };
+        let cache = 4096.0 * 80.0 * 2.0 * 8.0 * 128.0 * 2.0;
+        let fetched = 16.0 * 0.5 * (work.dense_bytes + cache) / 25.2e9;
+        let all = Share { layers: 1.0, experts: 0.0 };
+        assert!((seconds(&long) / (alone(card, &long, all) + fetched) - 1.0).abs() < 1e-9);
+        // Fewer tokens are multiplied where the weights lie.
+        let short = Usage { cached: 0.0, ..pairing.usage(31.0, 1.0) };
+        let apart = alone(card, &short, half) + alone(site.host.as_ref().unwrap(), &short, half);
+        assert!((seconds(&short) / apart - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn each_of_many_users_gets_a_part_of_what_they_get_together() {
+        let answer = ask("rtx-4090", "llama-3.1-8b", 4096, 8);
+        let (system, each) = (answer.system.unwrap(), answer.decode_each(8).unwrap());
+        assert_eq!(each.value.0, system.value.0 / 8.0);
+        assert_eq!((each.low.0, each.high.0), (system.low.0 / 8.0, system.high.0 / 8.0));
+        assert!(each.value.0 < answer.decode.unwrap().value.0);
+        assert_eq!(answer.decode_each(1), answer.decode);
+        // Nothing published tells how layers on the processor gain from several streams.
+        let partly = ask("rtx-5090", "llama-3.1-70b", 4096, 8);
+        assert!(partly.decode.is_some() && partly.decode_each(8).is_none());
     }
 
     #[test]
