@@ -420,12 +420,25 @@ fn cache_rows(spec: &ModelSpec, il: u32, layout: &Layout) -> Rows {
     rows
 }
 
-/// Bytes of layer `il` for one cell of whatever cache it has, and of its state.
-pub(super) fn layer_row(spec: &ModelSpec, il: u32, layout: &Layout) -> (u64, u64) {
+/// Bytes of layer `il` by what they are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LayerRows {
+    /// For every token that the layer sees: keys and values.
+    pub seen: u64,
+    /// For every token of the context: DeepSeek V4's rows for every fourth and every 128th.
+    pub compressed: u64,
+    /// Whatever the context.
+    pub state: u64,
+}
+
+/// Those of layer `il`, whatever part of the context it sees.
+pub(super) fn layer_rows(spec: &ModelSpec, il: u32, layout: &Layout) -> LayerRows {
     let rows = cache_rows(spec, il, layout);
-    // DeepSeek V4: a row for every fourth and every 128th token.
-    let compressed = rows.fourth / 4 + rows.far / 128;
-    (rows.full + rows.sliding + compressed, rows.state)
+    LayerRows {
+        seen: rows.full.saturating_add(rows.sliding),
+        compressed: rows.fourth / 4 + rows.far / 128,
+        state: rows.state,
+    }
 }
 
 /// DeepSeek V4: keys of the window, and beside them compressed keys with the compressor's state in

@@ -7,7 +7,7 @@
 use anyhow::Context;
 
 use crate::catalog::hardware::Device;
-use crate::catalog::models::ModelSpec;
+use crate::catalog::models::{Experts, ModelSpec};
 use crate::model::quant::Quant;
 use crate::units::{Bytes, Tokens};
 
@@ -183,7 +183,7 @@ pub fn memory(
         file: weights.file,
         weights: weights.file,
         lookup: Bytes(0),
-        cache: Bytes(u64::from(layout.slots) * request),
+        cache: Bytes(u64::from(layout.slots).saturating_mul(request)),
         compute: Bytes(limits.cards * overhead(spec, limits)),
     }
 }
@@ -214,17 +214,19 @@ fn request_bytes(spec: &ModelSpec, layout: &Layout, tokens: Tokens, limits: Limi
         ((seen.div_ceil(BLOCK) + 1) * BLOCK).min(blocks)
     };
     let sliding = spec.sliding.as_ref().map_or(blocks, |s| in_window(u64::from(s.window.max(1))));
-    // Cards share the heads; where there are fewer heads than cards, each holds a whole one.
-    let heads = if spec.mla.is_some() { 1 } else { u64::from(spec.kv_heads.max(1)) };
-    let copies = limits.cards.div_ceil(heads).max(1);
     let flat = Layout { flash_attention: true, ..*layout };
-    (0..spec.layers)
-        .map(|il| {
-            let (row, state) = memory::layer_row(spec, il, &flat);
-            let cells = if spec.is_sliding(il) { sliding } else { blocks };
-            cells * row * copies + state
-        })
-        .sum()
+    let bytes = |il: u32| {
+        let rows = memory::layer_rows(spec, il, &flat);
+        let cells = if spec.is_sliding(il) { sliding } else { blocks };
+        // Cards share the heads; where there are fewer heads than cards, each holds a whole one.
+        let latent = spec.mla.is_some() || spec.compressed.is_some();
+        let heads = if latent { 1 } else { u64::from(spec.kv_heads_of(il).max(1)) };
+        let copies = limits.cards.div_ceil(heads).max(1);
+        let seen = cells.saturating_mul(rows.seen);
+        let cached = seen.saturating_add(blocks.saturating_mul(rows.compressed));
+        cached.saturating_mul(copies).saturating_add(rows.state)
+    };
+    (0..spec.layers).map(bytes).fold(0, u64::saturating_add)
 }
 
 /// Activations of a full batch, or the logits of all requests while they are sampled from, and what
@@ -235,8 +237,9 @@ fn request_bytes(spec: &ModelSpec, layout: &Layout, tokens: Tokens, limits: Limi
 /// gpt-oss-20b left 36.56 of 51.5 GiB beside 13.72 GiB of weights, Gemma 4 26B-A4B 21.5 of 71.3
 /// beside 48.5, both on an A100 (myoceane.fr ai-vllm-a100-gemma-4, v0.19.0).
 fn overhead(spec: &ModelSpec, limits: Limits) -> u64 {
-    let routed = spec.experts.as_ref().map_or(0, |e| (e.active + e.shared) * e.ffn);
-    let width = u64::from(spec.ffn.unwrap_or(0).max(routed)) + u64::from(spec.hidden);
+    let ffn = |e: &Experts| (u64::from(e.active) + u64::from(e.shared)) * u64::from(e.ffn);
+    let routed = spec.experts.as_ref().map_or(0, ffn);
+    let width = u64::from(spec.ffn.unwrap_or(0)).max(routed) + u64::from(spec.hidden);
     let activations = limits.batch_tokens * 2 * 3 * width;
     let logits = limits.requests * u64::from(spec.vocab) * 4 * 4;
     Bytes::from_gib(OUTSIDE).0 + activations.max(logits) / limits.cards.max(1)
@@ -315,6 +318,32 @@ mod tests {
         let pool = answer.pool.unwrap();
         assert_eq!(pool.tokens % BLOCK, 0);
         assert!((pool.bytes.0 as f64 / pool.tokens as f64 / 131_072.0 - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn compressed_rows_of_deepseek_v4_grow_with_the_context() {
+        let cache = |tokens| {
+            let answer = ask("h200-sxm-141gb", "deepseek-v4-flash", 0.9, tokens, 1);
+            answer.memory.cache.0
+        };
+        // 43 layers: 21 from the third on with a row of 512 values for every fourth token and one
+        // of the indexer's 128, 20 with one for every 128th; two bytes each.
+        let token = 21 * (512 + 128) * 2 / 4 + 20 * 512 * 2 / 128;
+        assert_eq!(cache(131_072) - cache(65_536), 65_536 * token);
+    }
+
+    #[test]
+    fn cards_hold_each_layer_as_often_as_its_heads_are_fewer() {
+        let cache = |machine| {
+            let layout = Layout { slot_tokens: Tokens(65_536), ..Layout::default() };
+            let limits = Limits::of(&Machine::parse(machine, &[]).unwrap());
+            let spec = models::find("gemma-4-31b").unwrap();
+            request_bytes(spec, &layout, layout.slot_tokens, limits)
+        };
+        // Of 60 layers every sixth is full: 4 heads of 512 values, keys and values in two bytes. Eight
+        // cards hold them twice; the 16 heads of the others once.
+        let full = 10 * 65_536 * 2 * 4 * 512 * 2;
+        assert_eq!(cache("8x h100-sxm-80gb") - cache("h100-sxm-80gb"), full);
     }
 
     #[test]
