@@ -171,7 +171,7 @@ fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
 /// Everything that `bench fit --gguf` does with a header.
 fn answer(header: &Header, machine: &Machine) -> bool {
     let Ok(spec) = file::spec(header) else { return false };
-    let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
+    let tensors = file::tensors(header);
     let packed = Packed::of_tensors(&spec, &tensors, file::packing(&tensors));
     let layout = Layout { slots: 2, ..Layout::default() };
     let plan = Plan::new(&spec, &layout);

@@ -249,6 +249,20 @@ pub struct Experts {
     pub groups: Option<(u32, u32)>,
 }
 
+impl Experts {
+    /// None, with one in every layer as soon as there are any.
+    pub const NONE: Self = Self {
+        total: 0,
+        active: 0,
+        ffn: 0,
+        shared: 0,
+        dense_lead: 0,
+        every: 1,
+        scale: None,
+        groups: None,
+    };
+}
+
 /// Attention to the last tokens only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sliding {

@@ -17,7 +17,6 @@ use crate::fit::speed::ENGINES;
 use crate::fit::table::{self, Packings, Questions, Row};
 use crate::fit::vllm::{self, Checkpoint};
 use crate::fit::{claims, constants};
-use crate::model::Tensor;
 use crate::model::gguf::Header;
 use crate::model::quant::{Quant, TensorType};
 use crate::report::markdown::Markdown;
@@ -288,7 +287,7 @@ fn machines(words: &[String], own: &[Device]) -> anyhow::Result<Vec<Machine>> {
 fn of_file(path: &Path) -> anyhow::Result<(ModelSpec, String, Packed)> {
     let header = Header::read(path)?;
     let spec = file::spec(&header).with_context(|| path.display().to_string())?;
-    let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
+    let tensors = file::tensors(&header);
     let packing = file::packing(&tensors);
     let quant = file::quant(&header).map_or_else(|| packing.name().to_owned(), |q| q.to_string());
     let packed = Packed::of_tensors(&spec, &tensors, packing);

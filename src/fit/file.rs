@@ -2,12 +2,12 @@
 
 use anyhow::{Context, bail, ensure};
 
-use crate::catalog::models::{self, Arch, ModelSpec};
+use crate::catalog::models::{self, Arch, Experts, ModelSpec};
 use crate::model::Tensor;
 use crate::model::gguf::Header;
 use crate::model::quant::Quant;
 
-use super::packed::MOST_LAYERS;
+use super::packed::{MOST_LAYERS, Part};
 use super::work::Packing;
 
 /// No size in a file's keys reaches it.
@@ -27,7 +27,10 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
         let value = u32::try_from(value).ok().filter(|v| *v <= LARGEST);
         value.with_context(|| format!("'{architecture}.{key}' is larger than any model's"))
     };
-    let (layers, hidden) = (number("block_count")?, number("embedding_length")?);
+    // The layers that predict further tokens are no part of the model that generates.
+    let predicting = number(PREDICTING).unwrap_or(0);
+    let layers = number("block_count")?.saturating_sub(predicting);
+    let hidden = number("embedding_length")?;
     let heads = number("attention.head_count")?;
     ensure!(layers > 0 && hidden > 0 && heads > 0, "a model without layers, width or heads");
     ensure!(layers <= MOST_LAYERS, "the file says that it has {layers} layers; no model has");
@@ -60,7 +63,11 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
         spec.name = name;
         spec.context_max = context_max;
         spec.vocab = vocab.unwrap_or(spec.vocab);
-        return Ok(spec);
+        // Files are made whose tokens use more or fewer experts than the model was trained with.
+        if let (Some(experts), Ok(active)) = (spec.experts.as_mut(), number("expert_used_count")) {
+            experts.active = active;
+        }
+        return checked(spec);
     }
     if !matches!(
         arch,
@@ -82,19 +89,45 @@ pub fn spec(header: &Header) -> anyhow::Result<ModelSpec> {
     spec.vocab = vocab;
     spec.context_max = context_max;
     spec.sliding = None;
-    if let (Some(experts), Ok(total)) = (spec.experts.as_mut(), number("expert_count")) {
-        experts.total = total;
-        experts.active = number("expert_used_count")?;
-        experts.ffn = number("expert_feed_forward_length").or(number("feed_forward_length"))?;
-    } else {
-        spec.experts = None;
-    }
+    // A llama of several merged into one has experts where no catalogued model of its size has any.
+    spec.experts = match experts {
+        0 => None,
+        total => Some(Experts {
+            total,
+            active: number("expert_used_count")?,
+            ffn: number("expert_feed_forward_length").or(number("feed_forward_length"))?,
+            ..spec.experts.unwrap_or(Experts::NONE)
+        }),
+    };
+    checked(spec)
+}
+
+/// `spec` where its heads and experts can be.
+fn checked(spec: ModelSpec) -> anyhow::Result<ModelSpec> {
     ensure!(spec.kv_heads > 0 && spec.head_dim > 0, "a model without key heads or their width");
     ensure!(
-        spec.experts.as_ref().is_none_or(|e| e.total > 0 && e.active <= e.total),
-        "a model whose tokens use more experts than there are"
+        spec.experts.as_ref().is_none_or(|e| e.active > 0 && e.active <= e.total),
+        "a model whose tokens use no expert, or more than there are"
     );
     Ok(spec)
+}
+
+/// The key that tells how many layers at the end predict further tokens.
+const PREDICTING: &str = "nextn_predict_layers";
+
+/// The tensors that llama.cpp loads: not those of layers that predict further tokens, which it
+/// passes over unless asked (`load_mtp` and TENSOR_SKIP in `src/models/glm4-moe.cpp` and others).
+pub fn tensors(header: &Header) -> Vec<Tensor> {
+    let number = |key: &str| header.of_arch(key).and_then(|v| v.of_layer(0));
+    let first = match (number("block_count"), number(PREDICTING)) {
+        (Some(all), Some(predicting)) => all.saturating_sub(predicting),
+        _ => u64::MAX,
+    };
+    let is_loaded = |t: &&Tensor| match Part::of(&t.name) {
+        Part::Experts(il) | Part::Layer(il) => u64::from(il) < first,
+        _ => true,
+    };
+    header.tensors.iter().map(|t| &t.tensor).filter(is_loaded).cloned().collect()
 }
 
 /// The quantisation that the file says it has.
@@ -118,6 +151,7 @@ mod tests {
     use crate::fit::memory::{Layout, Plan};
     use crate::fit::packed::Packed;
     use crate::model::gguf::{Value, encode, encoded_len};
+    use crate::model::quant::TensorType;
     use crate::model::{arch, tensors};
 
     /// A header with a hole of the right length behind it.
@@ -130,7 +164,7 @@ mod tests {
 
     fn of_header(header: &Header) -> (ModelSpec, Packed) {
         let spec = spec(header).unwrap();
-        let tensors: Vec<Tensor> = header.tensors.iter().map(|t| t.tensor.clone()).collect();
+        let tensors = super::tensors(header);
         let packed = Packed::of_tensors(&spec, &tensors, packing(&tensors));
         (spec, packed)
     }
@@ -154,6 +188,66 @@ mod tests {
             compared += 1;
         }
         assert!(compared >= 55, "{compared}");
+    }
+
+    /// The header of a file of `spec` with these keys and tensors besides.
+    fn header_with(spec: &ModelSpec, keys: &[(&str, u32)], more: Vec<Tensor>) -> Header {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let mut metadata = arch::metadata(spec, Quant::Q4KM);
+        for (key, value) in keys {
+            let key = format!("{}.{key}", spec.arch.name());
+            metadata.retain(|(k, _)| *k != key);
+            metadata.push((key, Value::U32(*value)));
+        }
+        let mut all = tensors(spec, Quant::Q4KM).unwrap();
+        all.extend(more);
+        hollow(&path, &metadata, &all);
+        Header::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_merge_of_several_llamas_reads_the_experts_that_a_token_uses() {
+        let mut merged = models::find("llama-3.1-8b").unwrap().clone();
+        merged.experts = Some(Experts { total: 4, active: 2, ffn: 14_336, ..Experts::NONE });
+        let (spec, packed) = of_header(&header_with(&merged, &[], Vec::new()));
+        assert_eq!(spec.experts, merged.experts);
+        let work = packed.work;
+        // Four experts of three matrices in each of 32 layers, of which a token uses two.
+        assert_eq!(work.expert_weights, 32.0 * 4.0 * 3.0 * 4096.0 * 14_336.0);
+        assert_eq!(work.touched_expert_bytes(1.0), work.expert_bytes / 2.0);
+    }
+
+    #[test]
+    fn a_file_says_how_many_experts_its_tokens_use() {
+        let known = models::find("qwen3-30b-a3b").unwrap();
+        let with = |active| header_with(known, &[("expert_used_count", active)], Vec::new());
+        let (_, packed) = of_header(&with(4));
+        assert_eq!(packed.work.experts, Some((128.0, 4.0)));
+        for bad in [0, 129] {
+            let message = spec(&with(bad)).unwrap_err().to_string();
+            assert!(message.contains("use no expert, or more than there are"), "{message}");
+        }
+    }
+
+    #[test]
+    fn layers_that_predict_further_tokens_are_left_out_as_llama_cpp_does() {
+        let known = models::find("glm-4.5-air").unwrap();
+        let tensor = |name: &str, dims: &[u64]| Tensor {
+            name: format!("blk.46.{name}"),
+            dims: dims.to_vec(),
+            kind: TensorType::F16,
+        };
+        let more = vec![
+            tensor("ffn_up_exps.weight", &[4096, 1408, 128]),
+            tensor("nextn.eh_proj.weight", &[8192, 4096]),
+        ];
+        let header = header_with(known, &[("block_count", 47), ("nextn_predict_layers", 1)], more);
+        let (spec, packed) = of_header(&header);
+        let expected = Packed::of(known, Quant::Q4KM).unwrap();
+        assert_eq!(spec.layers, 46);
+        assert_eq!(packed.weights, expected.weights);
+        assert_eq!(packed.work, expected.work);
     }
 
     #[test]
