@@ -126,7 +126,10 @@ pub fn ask(
     quant: Quant,
     question: &Question,
 ) -> anyhow::Result<Answer> {
-    let packed = Packed::of(spec, quant)?;
+    let mut packed = Packed::of(spec, quant)?;
+    if question.engine == vllm::ENGINE {
+        packed = packed.with_windows(spec);
+    }
     let plan = Plan::new(spec, &question.layout);
     let candidate = Candidate { spec, weights: &packed.weights, plan: &plan, work: &packed.work };
     Ok(answer(&candidate, machine, question, constants::embedded()))

@@ -112,9 +112,9 @@ pub fn of_weights(spec: &ModelSpec, weights: &Weights, layout: &Layout) -> anyho
     Ok(Plan::new(spec, layout).at(weights, layout.slot_tokens))
 }
 
-/// Whether llama.cpp gives layer `il` a cache of its window only. It has no windows for Mistral
+/// Whether llama.cpp keeps and reads the window alone of layer `il`. It has no windows for Mistral
 /// 7B v0.1 (architecture `llama`) and Phi-3 (`models/phi3.cpp` sets LLAMA_SWA_TYPE_NONE).
-fn is_windowed(spec: &ModelSpec, il: u32) -> bool {
+pub(super) fn is_windowed(spec: &ModelSpec, il: u32) -> bool {
     !matches!(spec.arch, Arch::Llama | Arch::Phi3 | Arch::Mistral3) && spec.is_sliding(il)
 }
 

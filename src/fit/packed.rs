@@ -8,7 +8,7 @@ use crate::model::{Tensor, quant::TensorType};
 use crate::units::Bytes;
 
 use super::memory;
-use super::work::{Packing, Work};
+use super::work::{self, Packing, Work};
 
 /// No model has as many layers; a file that says so is not believed.
 pub const MOST_LAYERS: u32 = 4096;
@@ -174,6 +174,13 @@ impl Packed {
             weights: Weights::count(pieces.iter().copied()),
             work: Work::of_pieces(spec, pieces, packing),
         }
+    }
+
+    /// The same as an engine reads it that keeps every window of the model.
+    #[must_use]
+    pub fn with_windows(mut self, spec: &ModelSpec) -> Self {
+        self.work.cache = work::windowed_groups(spec);
+        self
     }
 }
 

@@ -88,12 +88,13 @@ impl Checkpoint {
     pub fn packed(self, spec: &ModelSpec) -> anyhow::Result<Packed> {
         memory::ensure_known(spec)?;
         let blueprint = Blueprint::new(spec)?;
-        match self {
-            Self::Bf16 => blueprint.packed(Quant::BF16),
-            Self::Fp8 => blueprint.flat(8.0, Packing::Fp8),
-            Self::Awq | Self::Gptq => blueprint.flat(4.156_25, Packing::Q4),
-            Self::Gptq8 => blueprint.flat(8.187_5, Packing::Q8),
-        }
+        let packed = match self {
+            Self::Bf16 => blueprint.packed(Quant::BF16)?,
+            Self::Fp8 => blueprint.flat(8.0, Packing::Fp8)?,
+            Self::Awq | Self::Gptq => blueprint.flat(4.156_25, Packing::Q4)?,
+            Self::Gptq8 => blueprint.flat(8.187_5, Packing::Q8)?,
+        };
+        Ok(packed.with_windows(spec))
     }
 }
 

@@ -207,7 +207,8 @@ impl Work {
     /// That of a plain decoder with `bits` for each weight, or as `quant` would store it.
     pub fn of_published(shape: &PublishedModel, quant: Quant) -> anyhow::Result<Self> {
         let spec = plain_spec(shape)?;
-        Self::of(&spec, quant)
+        // A shape is written as a llama, of which llama.cpp knows no windows.
+        Ok(Self { cache: windowed_groups(&spec), ..Self::of(&spec, quant)? })
     }
 
     /// The same with every tensor at `bits` per weight, as MLX's flat quantisations are.
@@ -300,8 +301,17 @@ impl Work {
     }
 }
 
-/// The layers of `spec` in groups with the same cache.
+/// The layers of `spec` in groups with the same cache, as llama.cpp reads them.
 pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
+    groups_with(spec, super::memory::is_windowed)
+}
+
+/// The same where every window that the model was trained with is kept, as vLLM does.
+pub fn windowed_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
+    groups_with(spec, ModelSpec::is_sliding)
+}
+
+fn groups_with(spec: &ModelSpec, is_windowed: impl Fn(&ModelSpec, u32) -> bool) -> Vec<CacheGroup> {
     let mut groups: Vec<CacheGroup> = Vec::new();
     if spec.compressed.is_some() {
         return compressed_groups(spec);
@@ -318,10 +328,8 @@ pub fn cache_groups(spec: &ModelSpec) -> Vec<CacheGroup> {
             None => (2.0 * f64::from(spec.kv_heads_of(il)) * head, 4.0 * heads * head),
         };
         let cached = if spec.mla.is_some() { 1 } else { spec.kv_heads_of(il) };
-        let window = spec
-            .is_sliding(il)
-            .then(|| spec.sliding.as_ref().map(|s| f64::from(s.window)))
-            .flatten();
+        let window = spec.sliding.as_ref().filter(|_| is_windowed(spec, il));
+        let window = window.map(|s| f64::from(s.window));
         let group = CacheGroup {
             layers: 1.0,
             values_per_token: values,
@@ -443,6 +451,17 @@ mod tests {
         let short = work.cache_read(1024.0, 2.0);
         let long = work.cache_read(10_240.0, 2.0);
         assert!(long < 3.0 * short, "{long} {short}");
+    }
+
+    #[test]
+    fn phi_3_has_its_window_with_vllm_alone() {
+        let spec = models::find("phi-3-mini-4k").unwrap();
+        // 32 layers of 32 heads' keys and values, 96 wide, in two bytes.
+        let token = 32.0 * 2.0 * 32.0 * 96.0 * 2.0;
+        let packed = crate::fit::packed::Packed::of(spec, Quant::Q4KM).unwrap();
+        assert_eq!(packed.work.cache_read(4000.0, 2.0), 4000.0 * token);
+        let work = crate::fit::vllm::Checkpoint::Bf16.packed(spec).unwrap().work;
+        assert_eq!(work.cache_read(4000.0, 2.0), 2047.0 * token);
     }
 
     #[test]
