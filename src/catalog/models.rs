@@ -18,6 +18,11 @@ pub fn all() -> &'static [ModelSpec] {
     &MODELS
 }
 
+/// `own` models and those of the catalogue that none of them replaces by its id.
+pub fn all_with(own: &[ModelSpec]) -> impl Iterator<Item = &ModelSpec> {
+    own.iter().chain(all().iter().filter(|known| own.iter().all(|o| o.id != known.id)))
+}
+
 /// The model with this id or name, in any case; the error suggests the nearest ids.
 pub fn find(word: &str) -> anyhow::Result<&'static ModelSpec> {
     find_with(word, &[])

@@ -40,7 +40,7 @@ pub struct FitArgs {
     #[arg(long, short, value_name = "MODEL", value_delimiter = ',', default_value = "all")]
     model: Vec<String>,
     /// A model file, of which only the header is read
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "quant"])]
     gguf: Option<PathBuf>,
     /// Quantisations, or `all`: Q4_K_M where it is left out; with vLLM BF16, FP8, AWQ, GPTQ or
     /// GPTQ-8bit
@@ -69,7 +69,7 @@ pub struct FitArgs {
     /// catalog.toml in the configuration folder
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
-    /// Leave out what generates more slowly
+    /// Leave out what generates more slowly for each user
     #[arg(long, value_name = "TOK/S")]
     min_tok_s: Option<f64>,
     /// Leave out what does not fit completely
@@ -177,10 +177,21 @@ pub fn run(args: &FitArgs) -> anyhow::Result<ExitCode> {
     }
     if lines.is_empty() {
         eprintln!("{}", why_nothing(args, &specs, &contexts));
+    } else {
+        contexts.iter().filter_map(|c| too_long(&specs, *c)).for_each(|line| eprintln!("{line}"));
     }
     let notes = here.as_ref().map_or(&[][..], |here| &here.notes);
     print::print(&lines, notes, args.format)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The models that were made for shorter contexts, where there are any.
+fn too_long(specs: &[ModelSpec], context: Tokens) -> Option<String> {
+    let shorter = specs.iter().filter(|s| s.context_max < context.0);
+    let names: Vec<String> =
+        shorter.map(|s| format!("{} ({})", s.id, Tokens(s.context_max))).collect();
+    let names = names.join(", ");
+    (!names.is_empty()).then(|| format!("left out: made for less than {context} tokens: {names}"))
 }
 
 /// Why no line is left.
@@ -228,7 +239,8 @@ fn claims_report() -> anyhow::Result<Report> {
 }
 
 fn is_wanted(answer: &Answer, args: &FitArgs) -> bool {
-    let fast = args.min_tok_s.is_none_or(|least| answer.decode.is_some_and(|d| d.value.0 >= least));
+    let each = answer.decode_each(args.users);
+    let fast = args.min_tok_s.is_none_or(|least| each.is_some_and(|e| e.value.0 >= least));
     fast && (!args.fitting || answer.verdict == Verdict::Fits)
 }
 
@@ -296,7 +308,7 @@ fn of_file(path: &Path) -> anyhow::Result<(ModelSpec, String, Packed)> {
 
 fn models<'a>(words: &[String], own: &'a [ModelSpec]) -> anyhow::Result<Vec<&'a ModelSpec>> {
     if words.iter().any(|w| w == "all") {
-        return Ok(own.iter().chain(models::all()).collect());
+        return Ok(models::all_with(own).collect());
     }
     words.iter().map(|w| models::find_with(w, own)).collect()
 }
@@ -405,6 +417,61 @@ mod tests {
         for line in made.lines() {
             assert!(committed.contains(line), "remake it with bench fit --claims: {line}");
         }
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        fit: FitArgs,
+    }
+
+    fn args(words: &[&str]) -> Result<FitArgs, clap::Error> {
+        let words = ["fit"].iter().chain(words);
+        <Flags as clap::Parser>::try_parse_from(words).map(|flags| flags.fit)
+    }
+
+    #[test]
+    fn a_file_names_its_model_and_its_quantisation_itself() {
+        assert!(args(&["--gguf", "m.gguf"]).is_ok());
+        assert!(args(&["--gguf", "m.gguf", "--quant", "Q8_0"]).is_err());
+        assert!(args(&["--gguf", "m.gguf", "--model", "qwen3-8b"]).is_err());
+    }
+
+    #[test]
+    fn the_least_speed_is_that_of_each_user() {
+        let layout = Layout { slots: 8, slot_tokens: Tokens(8192), ..Layout::default() };
+        let machine = Machine::parse("rtx-4090", &[]).unwrap();
+        let spec = models::find("llama-3.1-8b").unwrap();
+        let question = Question::new(layout, "llama.cpp");
+        let answer =
+            crate::fit::answer::ask(&machine, spec, Quant::Q4KM, &question).unwrap();
+        let (alone, each) = (answer.decode.unwrap().value.0, answer.system.unwrap().value.0 / 8.0);
+        let wanted = |users: &str, least: f64| {
+            let least = least.to_string();
+            is_wanted(&answer, &args(&["--users", users, "--min-tok-s", &least]).unwrap())
+        };
+        assert!(each < alone);
+        assert!(wanted("1", 0.9 * alone) && !wanted("8", 0.9 * alone));
+        assert!(wanted("8", 0.9 * each) && !wanted("8", 1.1 * each));
+    }
+
+    #[test]
+    fn what_was_made_for_shorter_contexts_is_named() {
+        let specs = ["llama-2-7b", "llama-3.1-8b"].map(|id| models::find(id).unwrap().clone());
+        assert_eq!(too_long(&specs, Tokens(4096)), None);
+        let line = too_long(&specs, Tokens(8192)).unwrap();
+        assert_eq!(line, "left out: made for less than 8192 tokens: llama-2-7b (4096)");
+    }
+
+    #[test]
+    fn ones_own_model_replaces_the_catalogued_one_of_its_id() {
+        let mut own = models::find("qwen3-8b").unwrap().clone();
+        own.layers = 40;
+        let own = [own];
+        let all = super::models(&["all".to_owned()], &own).unwrap();
+        assert_eq!(all.len(), models::all().len());
+        let of_id: Vec<u32> = all.iter().filter(|s| s.id == "qwen3-8b").map(|s| s.layers).collect();
+        assert_eq!(of_id, [40]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<ExitCode> {
             .any(|text| text.to_lowercase().contains(&word))
     };
     let own = super::own::catalog(args.catalog.as_deref())?.models;
-    let found: Vec<&ModelSpec> = own.iter().chain(models::all()).filter(matches).collect();
+    let found: Vec<&ModelSpec> = models::all_with(&own).filter(matches).collect();
     if found.is_empty() {
         // The same words as for any unknown model, with the nearest names.
         models::find_with(&word, &own)?;

@@ -30,7 +30,7 @@ pub struct RecommendArgs {
     /// What for: sets the context and the least speed
     #[arg(long = "use", value_enum, default_value_t = Purpose::Chat)]
     purpose: Purpose,
-    /// The least speed of generation, instead of the purpose's
+    /// The least speed of generation for each user, instead of the purpose's
     #[arg(long, value_name = "TOK/S")]
     min_tok_s: Option<f64>,
     /// Users at once
@@ -87,7 +87,7 @@ pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
     let least = args.min_tok_s.unwrap_or(usual);
     let layout = Layout { slots: args.users, slot_tokens: context, ..Layout::default() };
     let question = Question::new(layout, "llama.cpp");
-    let specs = own.models.iter().chain(models::all());
+    let specs = models::all_with(&own.models);
     let prepared: Vec<(&ModelSpec, Packed, Plan)> =
         specs.filter_map(|spec| prepare(spec, &layout)).collect();
     let mut found = Vec::new();
@@ -112,7 +112,7 @@ pub fn run(args: &RecommendArgs) -> anyhow::Result<ExitCode> {
                 let (weights, work) = (&packed.weights, &packed.work);
                 let candidate = Candidate { spec, weights, plan, work };
                 let answer = Pairing::new(&candidate, &site, &layout).at(context);
-                let Some(decode) = answer.decode else { continue };
+                let Some(decode) = answer.decode_each(args.users) else { continue };
                 if answer.verdict != Verdict::Fits || decode.value.0 < least {
                     continue;
                 }
@@ -164,8 +164,8 @@ fn print(found: &[Found], args: &RecommendArgs, context: Tokens, least: f64) -> 
         "as of",
         ">models",
         "largest model",
-        ">tok/s",
-        ">tok/s at least",
+        ">tok/s each",
+        ">tok/s each at least",
     ]);
     for f in found {
         table.rows.push(vec![
@@ -181,7 +181,7 @@ fn print(found: &[Found], args: &RecommendArgs, context: Tokens, least: f64) -> 
     let notes = vec![
         format!(
             "models: how many of the catalogue fit completely at Q4_K_M (gpt-oss: MXFP4) with \
-             {context} tokens for each of {} users and generate at least {} tok/s; predicted",
+             {context} tokens for each of {} users and generate at least {} tok/s for each; predicted",
             args.users,
             significant(least, 2)
         ),
