@@ -460,7 +460,7 @@ mod tests {
         let specs = ["llama-2-7b", "llama-3.1-8b"].map(|id| models::find(id).unwrap().clone());
         assert_eq!(too_long(&specs, Tokens(4096)), None);
         let line = too_long(&specs, Tokens(8192)).unwrap();
-        assert_eq!(line, "left out: made for less than 8192 tokens: llama-2-7b (4096)");
+        assert_eq!(line, "left out: made for less than 8,192 tokens: llama-2-7b (4,096)");
     }
 
     #[test]

@@ -508,6 +508,18 @@ mod tests {
     }
 
     #[test]
+    fn the_assumed_computer_around_a_card_holds_192_gib() {
+        let answer = ask("rtx-4090", "kimi-k2", 4096, 1);
+        let Verdict::DoesNotFit { short_by } = answer.verdict else { panic!("{answer:?}") };
+        // A tenth is the system's; the card takes up to 24 GiB of the rest.
+        let beyond = answer.memory.file.gib() - 0.9 * 192.0;
+        assert!((beyond - 24.0..beyond).contains(&short_by.gib()), "{short_by} {beyond}");
+        let smaller = ask("rtx-4090", "gpt-oss-120b", 4096, 1);
+        assert!(matches!(smaller.verdict, Verdict::ExpertsOnCpu { .. }));
+        assert!(smaller.remarks.iter().any(|r| r.contains("with 192 GiB, which is assumed")));
+    }
+
+    #[test]
     fn a_longer_context_is_slower_and_needs_more() {
         let (short, long) =
             (ask("rtx-4090", "llama-3.1-8b", 1024, 1), ask("rtx-4090", "llama-3.1-8b", 65_536, 1));

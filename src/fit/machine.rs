@@ -18,6 +18,8 @@ pub struct Machine {
 
 /// The processor that is assumed beside a catalogued card: what a present desktop has.
 pub const USUAL_HOST: &str = "cpu-ddr5-5600-2ch";
+/// Its memory in GiB: assumed, four modules of 48 GiB.
+pub const USUAL_HOST_GIB: f64 = 192.0;
 
 impl Machine {
     /// From `rtx-5090`, `2x rtx-5090` or `rtx-4090 + rtx-3060-12gb`; `own` are the user's devices.
@@ -38,10 +40,7 @@ impl Machine {
             devices.len() == 1 || cards == devices.len(),
             "only cards can be combined, and '{text}' names another device"
         );
-        let host = (cards > 0)
-            .then(|| hardware::find(USUAL_HOST, &[]).cloned())
-            .transpose()
-            .context("the usual processor is catalogued")?;
+        let host = (cards > 0).then(usual_host).transpose()?;
         Ok(Self { name: names.join(" + "), devices, host })
     }
 
@@ -61,6 +60,11 @@ impl Machine {
     pub fn has_own_memory(&self) -> bool {
         self.devices.iter().any(|d| d.kind == Kind::Gpu)
     }
+}
+
+fn usual_host() -> anyhow::Result<Device> {
+    let known = hardware::find(USUAL_HOST, &[]).context("the usual processor is catalogued")?;
+    Ok(Device { memory: Some(Bytes::from_gib(USUAL_HOST_GIB)), ..known.clone() })
 }
 
 fn counted(part: &str) -> anyhow::Result<(usize, &str)> {

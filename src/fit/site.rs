@@ -8,7 +8,7 @@ use crate::units::{Bytes, TokensPerSecond};
 use super::answer::{Estimate, Question};
 use super::basis::Basis;
 use super::calibrate::{Class, Constants, Spread};
-use super::machine::{Machine, driver_share};
+use super::machine::{Machine, USUAL_HOST, driver_share};
 use super::posynomial::Term;
 use super::serving::Serving;
 use super::speed::{Paced, Place};
@@ -85,7 +85,17 @@ impl<'a> Site<'a> {
             unseen = Some(Arc::from(vllm::UNSEEN));
         }
         let beside = match &machine.host {
-            Some(host) => format!("what is on the CPU at the speed of '{}'; {LINK_WORDS}", host.id),
+            Some(host) => {
+                let memory = match (host.id.as_str(), host.memory) {
+                    (USUAL_HOST, Some(memory)) => format!(" with {memory}, which is assumed"),
+                    _ => String::new(),
+                };
+                format!(
+                    "what is on the CPU at the speed of '{}'{memory}; of 32 tokens and more at once \
+                     the first card fetches it and computes; {LINK_WORDS}",
+                    host.id
+                )
+            }
             None => String::new(),
         };
         // What a machine has shown of itself tells nothing of cards that share a layer.

@@ -100,13 +100,14 @@ pub fn split(
     rooms: &Rooms,
 ) -> Split {
     let total: u64 = rooms.devices.iter().sum();
-    let nowhere = || Split {
-        verdict: Verdict::DoesNotFit { short_by: Bytes(needed.0.saturating_sub(total).max(1)) },
+    let short = |bytes: u64| Split {
+        verdict: Verdict::DoesNotFit { short_by: Bytes(bytes.max(1)) },
         counts: Vec::new(),
         devices: Vec::new(),
         host: Share::NONE,
         on_host: Bytes(0),
     };
+    let nowhere = || short(needed.0.saturating_sub(total));
     if rooms.devices.len() == 1 && needed.0 <= total {
         return Split::whole();
     }
@@ -123,7 +124,14 @@ pub fn split(
             experts: l.experts,
         })
         .collect();
-    let room = |lookup_too: u64| rooms.host.is_none_or(|h| lookup_too + memory.lookup.0 <= h);
+    // What the host holds beside looked-up weights, or by how much it is too small.
+    let beside = |split: Split| {
+        let needed = split.on_host.0.saturating_add(memory.lookup.0);
+        match rooms.host {
+            Some(room) if needed > room => short(needed - room),
+            _ => split,
+        }
+    };
     let frame = Frame { layers: &layers, outside: weights.outside.0, compute: memory.compute.0 };
     if let Some(counts) = frame.fit(&rooms.devices, 0, 0) {
         return frame.described(Verdict::Fits, counts, 0, 0);
@@ -142,8 +150,7 @@ pub fn split(
             moved += 1;
             if let Some(counts) = frame.fit(&rooms.devices, 0, i + 1) {
                 let verdict = Verdict::ExpertsOnCpu { layers: moved, of: with_experts };
-                let split = frame.described(verdict, counts, 0, i + 1);
-                return if room(split.on_host.0) { split } else { nowhere() };
+                return beside(frame.described(verdict, counts, 0, i + 1));
             }
         }
     }
@@ -151,8 +158,7 @@ pub fn split(
         if let Some(counts) = frame.fit(&rooms.devices, first, 0) {
             let of = layers.len() as u32;
             let verdict = Verdict::Partly { layers: of - first as u32, of };
-            let split = frame.described(verdict, counts, first, 0);
-            return if room(split.on_host.0) { split } else { nowhere() };
+            return beside(frame.described(verdict, counts, first, 0));
         }
     }
     nowhere()

@@ -56,9 +56,11 @@ fn verdict_words(answer: &Answer) -> String {
             format!("fully ({} layers)", counts.join(" + "))
         }
         Verdict::ExpertsOnCpu { layers, of } => {
-            format!("experts of {layers} of {of} layers on the CPU")
+            format!("experts of {layers} of {of} layers on the CPU ({})", answer.on_host)
         }
-        Verdict::Partly { layers, of } => format!("{} of {of} layers on the CPU", of - layers),
+        Verdict::Partly { layers, of } => {
+            format!("{} of {of} layers on the CPU ({})", of - layers, answer.on_host)
+        }
         Verdict::DoesNotFit { short_by } => format!("no, {short_by} short"),
         Verdict::Unknown(reason) => format!("unknown: {reason}"),
     }
@@ -324,7 +326,9 @@ mod tests {
         assert_eq!(words("rtx-4090", "qwen3-8b"), "fully");
         assert!(words("2x rtx-5090", "llama-3.1-70b").starts_with("fully (4"));
         assert!(words("rtx-4090", "gpt-oss-120b").starts_with("experts of "));
-        assert!(words("rtx-5090", "llama-3.1-70b").ends_with(" of 80 layers on the CPU"));
+        let words_of = words("rtx-5090", "llama-3.1-70b");
+        assert!(words_of.contains(" of 80 layers on the CPU ("), "{words_of}");
+        assert!(words_of.ends_with(" GiB)"), "{words_of}");
         assert!(words("apple-m1", "llama-3.1-70b").starts_with("no, "));
     }
 
