@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::fit::constants;
 use crate::fit::machine::Machine;
 use crate::fit::own::Own;
-use crate::host as this_host;
+use crate::host::{self as this_host, Host};
 
 use super::{host, own_results};
 
@@ -30,6 +30,8 @@ impl Here {
     /// none are given, and none where the only one is `none`.
     pub fn look(records: &[PathBuf]) -> anyhow::Result<Self> {
         let described = this_host::describe();
+        let variable = std::env::var(this_host::gpu::VISIBLE).ok();
+        let described = seen_by_programs(described, variable.as_deref());
         let folders = match records {
             [only] if only == Path::new("none") => Vec::new(),
             [] => own_results::of_host(Path::new(RESULTS), &described.label),
@@ -75,5 +77,45 @@ impl Here {
             }
         };
         Ok(Self { machine, own, notes })
+    }
+}
+
+/// `host` with the GPUs alone that programs may use where `CUDA_VISIBLE_DEVICES` is `variable`; its
+/// label still names all.
+fn seen_by_programs(mut host: Host, variable: Option<&str>) -> Host {
+    host.gpus = this_host::visible(&host.gpus, variable).into_iter().cloned().collect();
+    host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Gpu;
+    use crate::units::Bytes;
+
+    #[test]
+    fn hidden_cards_hold_no_layers() {
+        let card = |pci_id: &str, gib: f64| Gpu {
+            name: "a card".to_owned(),
+            uuid: Some(format!("GPU-{pci_id}")),
+            pci_id: Some(pci_id.to_owned()),
+            memory: Some(Bytes::from_gib(gib)),
+            driver: None,
+            cuda: None,
+            compute_capability: None,
+            power_limit: None,
+            pcie: None,
+        };
+        let mut described = this_host::describe();
+        described.gpus = vec![card("10de:2684", 23.5), card("10de:2757", 15.9)];
+        let label = described.label.clone();
+        let ids = |variable: Option<&str>| -> Vec<String> {
+            let seen = seen_by_programs(described.clone(), variable);
+            assert_eq!(seen.label, label);
+            host::machine(&seen, None).devices.into_iter().map(|d| d.id).collect()
+        };
+        assert_eq!(ids(None), ["rtx-4090", "rtx-4090-laptop"]);
+        assert_eq!(ids(Some("1")), ["rtx-4090-laptop"]);
+        assert_eq!(ids(Some("")), ["this-machine"]);
     }
 }

@@ -10,7 +10,7 @@ use crate::host::stored::{self, Stored};
 use crate::host::{self, Gpu, Host};
 use crate::model::cache;
 use crate::report::{Report, Section};
-use crate::units::{GbPerSecond, Tflops};
+use crate::units::{Bytes, GbPerSecond, Tflops};
 
 /// Flags of `bench host`.
 #[derive(Debug, clap::Args)]
@@ -149,6 +149,7 @@ pub fn this_machines_speeds(host: &Host, recorded: Option<Speeds>) -> Result<Spe
 /// knows them, else its processor at `speeds`.
 pub fn machine(host: &Host, speeds: Option<&Speeds>) -> Machine {
     let processor = processor(host, speeds);
+    let memory = host.memory_within_limits();
     let name = host.label.clone();
     let cards: Vec<Device> = host
         .gpus
@@ -160,7 +161,7 @@ pub fn machine(host: &Host, speeds: Option<&Speeds>) -> Machine {
             device.memory = match device.kind {
                 Kind::Gpu => gpu.memory.or(device.memory),
                 Kind::Unified | Kind::Cpu => {
-                    Some(identify::built_in(&device, host.memory.total, gpu.memory))
+                    Some(identify::built_in(&device, memory, gpu.memory))
                 }
             };
             Some(device)
@@ -180,7 +181,7 @@ pub fn machine(host: &Host, speeds: Option<&Speeds>) -> Machine {
         .filter(|found| found.device.family.is_apple());
     if let Some(found) = chip {
         let mut device = found.device.clone();
-        device.memory = Some(host.memory.total);
+        device.memory = Some(memory);
         return Machine { name, devices: vec![device], host: None };
     }
     Machine { name, devices: vec![processor], host: None }
@@ -193,7 +194,7 @@ fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
         vendor: String::new(),
         kind: Kind::Cpu,
         family: Family::Cpu,
-        memory: Some(host.memory.total),
+        memory: Some(host.memory_within_limits()),
         memory_label_gb: None,
         bandwidth: speeds.map(|s| s.bandwidth),
         link: None,
@@ -212,7 +213,6 @@ fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Bytes;
 
     fn card(name: &str, pci_id: &str, gib: f64) -> Gpu {
         Gpu {
@@ -257,6 +257,21 @@ mod tests {
         assert_eq!(machine.devices[0].id, "strix-halo-395");
         assert_eq!(machine.devices[0].memory, Some(Bytes::from_gib(128.0)));
         assert_eq!(machine.host, None);
+    }
+
+    #[test]
+    fn a_container_leaves_the_memory_of_its_limit() {
+        let mut host = host(Vec::new());
+        host.limits.memory = Some(Bytes::from_gib(16.0));
+        assert_eq!(machine(&host, None).devices[0].memory, Some(Bytes::from_gib(16.0)));
+        host.gpus = vec![card("x", "10de:2684", 23.5)];
+        assert_eq!(machine(&host, None).host.unwrap().memory, Some(Bytes::from_gib(16.0)));
+        // What the firmware has set aside for the GPU is in no container's count.
+        host.gpus = vec![card("x", "1002:1586", 64.0)];
+        assert_eq!(machine(&host, None).devices[0].memory, Some(Bytes::from_gib(80.0)));
+        host.gpus.clear();
+        host.limits.memory = Some(Bytes::from_gib(1e3));
+        assert_eq!(machine(&host, None).devices[0].memory, Some(Bytes::from_gib(64.0)));
     }
 
     #[test]

@@ -549,7 +549,8 @@ mod tests {
 
     #[test]
     fn a_card_fetches_what_lies_in_the_hosts_memory_for_32_tokens_and_more() {
-        let machine = Machine::parse("rtx-5090", &[]).unwrap();
+        let mut machine = Machine::parse("rtx-5090", &[]).unwrap();
+        machine.host.as_mut().unwrap().fp16 = Some(crate::units::Tflops(1.0));
         let spec = models::find("llama-3.1-70b").unwrap();
         let layout = Layout { slot_tokens: Tokens(8192), ..Layout::default() };
         let question = Question::new(layout, "llama.cpp");

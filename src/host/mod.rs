@@ -41,6 +41,13 @@ pub struct Host {
     pub gpus: Vec<Gpu>,
 }
 
+impl Host {
+    /// The memory that programs can have here: all of it, or what a container leaves.
+    pub fn memory_within_limits(&self) -> Bytes {
+        Bytes(self.limits.memory.map_or(self.memory.total.0, |l| l.0.min(self.memory.total.0)))
+    }
+}
+
 /// Main memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
