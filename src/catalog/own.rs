@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::hardware::{self, Device, Family, Kind, Price};
 use super::models::{self, Arch, Experts, ModelSpec, RopeFactors, Sliding};
 use super::nearest;
+use crate::model::arch::{self, Shape};
 use crate::units::{Bytes, GbPerSecond, Tflops, Watts};
 
 /// What a file of one's own adds.
@@ -86,6 +87,23 @@ struct OwnPrice {
 const PLAIN: [Arch; 6] =
     [Arch::Llama, Arch::Mistral3, Arch::Qwen2, Arch::Qwen3, Arch::Qwen3Moe, Arch::Phi3];
 
+/// Those of which llama.cpp or vLLM knows layers that see a window only.
+const WINDOWED: [Arch; 8] = [
+    Arch::Llama,
+    Arch::Llama4,
+    Arch::Mistral3,
+    Arch::Gemma3,
+    Arch::Gemma4,
+    Arch::Phi3,
+    Arch::GptOss,
+    Arch::Deepseek4,
+];
+
+/// No layer, width or vocabulary reaches it.
+const LARGEST: u32 = 100_000_000;
+/// No model has as many weights.
+const MOST_WEIGHTS: u64 = 1_000_000_000_000_000;
+
 /// Reads `text`, the content of the file `path`.
 pub fn read(path: &Path, text: &str) -> anyhow::Result<Own> {
     let place = Place { path, text };
@@ -153,8 +171,7 @@ impl Place<'_> {
 
     fn whole(&self, key: &str, value: &Spanned<u32>) -> anyhow::Result<u32> {
         let number = *value.get_ref();
-        // No layer, width or vocabulary reaches it; products of them must not overflow.
-        if (1..=100_000_000).contains(&number) {
+        if (1..=LARGEST).contains(&number) {
             return Ok(number);
         }
         Err(self
@@ -239,19 +256,25 @@ impl Place<'_> {
         spec.tied = own.tied.unwrap_or(spec.tied);
         self.experts(&own, &mut spec, at.clone())?;
         if let Some(window) = &own.window {
+            if !WINDOWED.contains(&spec.arch) {
+                let what = format!(
+                    "no layer of architecture '{}' has a window; leave 'window' out",
+                    spec.arch.name()
+                );
+                return Err(self.at(window.span(), &what));
+            }
             let full_every = match &own.full_every {
                 Some(every) => Some(self.whole("full_every", every)?),
                 None => spec.sliding.as_ref().and_then(|s| s.full_every),
             };
             spec.sliding = Some(Sliding { window: self.whole("window", window)?, full_every });
+        } else if let Some(every) = &own.full_every {
+            let Some(sliding) = &mut spec.sliding else {
+                return Err(self.at(every.span(), "'full_every' says nothing without 'window'"));
+            };
+            sliding.full_every = Some(self.whole("full_every", every)?);
         }
-        if spec.layers > 4096 {
-            return Err(self.at(at, &format!("{} layers; no model has as many", spec.layers)));
-        }
-        if !spec.heads.is_multiple_of(spec.kv_heads) {
-            let what = format!("{} heads cannot share {} kv_heads", spec.heads, spec.kv_heads);
-            return Err(self.at(at, &what));
-        }
+        self.ensure_possible(&spec, at)?;
         // What was counted or read of the model that this one is like holds for that one.
         spec.params_total = None;
         spec.params_active = None;
@@ -260,6 +283,47 @@ impl Place<'_> {
         spec.detail_source = "stated by you".to_owned();
         spec.notes = String::new();
         Ok(spec)
+    }
+
+    /// Refuses what no model has, so that no product of its widths overflows.
+    fn ensure_possible(&self, spec: &ModelSpec, at: Range<usize>) -> anyhow::Result<()> {
+        let width = |count: u32, each: u32| u64::from(count) * u64::from(each);
+        let shared = spec.gemma4.as_ref().map_or(0, |g| g.kv_shared_layers);
+        let possible = || {
+            ensure!(spec.layers <= 4096, "{} layers; no model has as many", spec.layers);
+            ensure!(
+                spec.layers > shared,
+                "{} layers, of which the last {shared} share the cache of earlier ones",
+                spec.layers
+            );
+            ensure!(
+                spec.heads.is_multiple_of(spec.kv_heads),
+                "{} heads cannot share {} kv_heads",
+                spec.heads,
+                spec.kv_heads
+            );
+            let mla = spec.mla.as_ref().map_or(0, |m| (m.nope_dim + m.rope_dim).max(m.v_dim));
+            let full = spec.gemma4.as_ref().map_or(0, |g| g.full_head_dim);
+            let mut widths = vec![width(spec.heads, spec.head_dim.max(mla).max(full))];
+            if let Some(e) = &spec.experts {
+                ensure!(e.active <= e.total, "more experts_active than experts");
+                let each = (u64::from(e.active) + u64::from(e.shared)).checked_mul(e.ffn.into());
+                widths.push(each.unwrap_or(u64::MAX));
+            }
+            ensure!(
+                widths.iter().all(|w| *w <= LARGEST.into()),
+                "heads × head_dim or experts × expert_ffn are wider than any model"
+            );
+            let weights = |shape: &Shape| {
+                shape.dims.iter().fold(1_u64, |product, dim| product.saturating_mul(*dim))
+            };
+            // Where the tensors are not known, nothing is said of them anyway.
+            let shapes = arch::shapes(spec).unwrap_or_default();
+            let all = shapes.iter().map(weights).fold(0, u64::saturating_add);
+            ensure!(all <= MOST_WEIGHTS, "{all} weights; no model has as many");
+            Ok(())
+        };
+        possible().map_err(|error: anyhow::Error| self.at(at, &error.to_string()))
     }
 
     /// A plain decoder of `arch` with nothing but what is given.
@@ -309,19 +373,10 @@ impl Place<'_> {
         at: Range<usize>,
     ) -> anyhow::Result<()> {
         let given = [&own.experts, &own.experts_active, &own.expert_ffn];
-        if given.iter().all(|g| g.is_none()) {
+        if given.iter().all(|g| g.is_none()) && own.experts_shared.is_none() {
             return Ok(());
         }
-        let mut experts = spec.experts.clone().unwrap_or(Experts {
-            total: 0,
-            active: 0,
-            ffn: 0,
-            shared: 0,
-            dense_lead: 0,
-            every: 1,
-            scale: None,
-            groups: None,
-        });
+        let mut experts = spec.experts.clone().unwrap_or(Experts::NONE);
         if spec.experts.is_none() && given.iter().any(|g| g.is_none()) {
             let what = "keys 'experts', 'experts_active' and 'expert_ffn' must stand together";
             return Err(self.at(at, what));
@@ -335,11 +390,6 @@ impl Place<'_> {
             }
         }
         experts.shared = own.experts_shared.unwrap_or(experts.shared);
-        let fine = (|| {
-            ensure!(experts.active <= experts.total, "more experts_active than experts");
-            Ok(())
-        })();
-        fine.map_err(|error: anyhow::Error| self.at(at, &error.to_string()))?;
         spec.experts = Some(experts);
         Ok(())
     }
@@ -383,10 +433,14 @@ mod tests {
              ffn = 2048\nheads = 8\nkv_heads = 2\nvocab = 32000\ncontext = 4096\n\
              [[model]]\nid = \"moe\"\narchitecture = \"qwen3moe\"\nlayers = 10\nhidden = 512\n\
              heads = 8\nvocab = 32000\ncontext = 4096\nexperts = 16\nexperts_active = 2\n\
-             expert_ffn = 256\n",
+             expert_ffn = 256\n\
+             [[model]]\nid = \"seen\"\nlike = \"gemma-3-27b\"\nfull_every = 4\n\
+             [[model]]\nid = \"shared\"\nlike = \"glm-4.5-air\"\nexperts_shared = 2\n",
         )
         .unwrap();
-        let [mine, new, moe] = own.models.as_slice() else { panic!("{own:?}") };
+        let [mine, new, moe, seen, shared] = own.models.as_slice() else { panic!("{own:?}") };
+        assert_eq!(seen.sliding, Some(Sliding { window: 1024, full_every: Some(4) }));
+        assert_eq!(shared.experts.as_ref().map(|e| (e.total, e.shared)), Some((128, 2)));
         assert_eq!((mine.layers, mine.hidden, mine.context_max), (40, 4096, 131_072));
         assert_eq!((new.head_dim, new.kv_heads, new.tied), (64, 2, false));
         assert_eq!(moe.experts.as_ref().unwrap().total, 16);
@@ -396,6 +450,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_file_and_line() {
+        let like = |id: &str, keys: &str| format!("[[model]]\nid = \"m\"\nlike = \"{id}\"\n{keys}\n");
         let device = "[[device]]\nid = \"x\"\nkind = \"gpu\"\nfamily = \"nvidia-ada\"\n";
         for (text, expected) in [
             (
@@ -444,6 +499,39 @@ mod tests {
                 "own.toml:3: a model of architecture 'deepseek2' has more parts",
             ),
             ("x = = 1\n".to_owned(), "own.toml:1: "),
+            (
+                like("gemma-4-e2b", "layers = 20"),
+                "own.toml:1: 20 layers, of which the last 20 share the cache of earlier ones",
+            ),
+            (
+                like("qwen3-8b", "window = 4096"),
+                "own.toml:4: no layer of architecture 'qwen3' has a window; leave 'window' out",
+            ),
+            (
+                like("qwen3-8b", "full_every = 4"),
+                "own.toml:4: 'full_every' says nothing without 'window'",
+            ),
+            (
+                like("qwen3-8b", "experts_shared = 1"),
+                "own.toml:1: keys 'experts', 'experts_active' and 'expert_ffn' must stand together",
+            ),
+            (
+                like("qwen3-30b-a3b", "experts_active = 129"),
+                "own.toml:1: more experts_active than experts",
+            ),
+            (
+                // 65,536 × 65,536 is 0 in 32 bits.
+                like("llama-3.1-8b", "heads = 65536\nhead_dim = 65536"),
+                "own.toml:1: heads × head_dim or experts × expert_ffn are wider than any model",
+            ),
+            (
+                like("qwen3-30b-a3b", "experts_shared = 4294967295"),
+                "own.toml:1: heads × head_dim or experts × expert_ffn are wider than any model",
+            ),
+            (
+                like("llama-3.1-8b", "hidden = 100000000\nffn = 100000000"),
+                "own.toml:1: 9",
+            ),
         ] {
             let message = error(&text);
             assert!(message.starts_with(expected), "{message}\nnot\n{expected}");

@@ -270,16 +270,17 @@ impl Plan {
     /// The same with so many copies of the residual stream at the output.
     pub fn compute_with(&self, tokens: Tokens, copies: u64) -> Bytes {
         let Cells { full, sliding, .. } = self.cells(tokens);
-        let together = self.micro_batch.min(self.slots * full);
+        let together = self.micro_batch.min(self.slots.saturating_mul(full));
         if let Some(sparse) = &self.sparse {
-            return Bytes(together * sparse.bytes(full, self.flash));
+            return Bytes(together.saturating_mul(sparse.bytes(full, self.flash)));
         }
         let masked = full + if self.windowed { sliding } else { 0 };
         let mask = if self.flash { 2 * masked } else { 4 * masked };
-        let scores = if self.flash { 0 } else { self.heads * full };
+        let scores = if self.flash { 0 } else { self.heads.saturating_mul(full) };
         let output = self.vocab + copies * self.stream + self.transposed;
-        let attention = self.attention.map_or(0, |values| values + scores);
-        Bytes(together * (mask + 4 * output.max(self.feed_forward).max(attention)))
+        let attention = self.attention.map_or(0, |values| values.saturating_add(scores));
+        let values = output.max(self.feed_forward).max(attention);
+        Bytes(together.saturating_mul(mask.saturating_add(values.saturating_mul(4))))
     }
 
     /// Copies of the residual stream at the output: asked at the nearest context, else one more
