@@ -450,7 +450,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_file_and_line() {
-        let like = |id: &str, keys: &str| format!("[[model]]\nid = \"m\"\nlike = \"{id}\"\n{keys}\n");
+        let like =
+            |id: &str, keys: &str| format!("[[model]]\nid = \"m\"\nlike = \"{id}\"\n{keys}\n");
         let device = "[[device]]\nid = \"x\"\nkind = \"gpu\"\nfamily = \"nvidia-ada\"\n";
         for (text, expected) in [
             (
@@ -528,10 +529,7 @@ mod tests {
                 like("qwen3-30b-a3b", "experts_shared = 4294967295"),
                 "own.toml:1: heads × head_dim or experts × expert_ffn are wider than any model",
             ),
-            (
-                like("llama-3.1-8b", "hidden = 100000000\nffn = 100000000"),
-                "own.toml:1: 9",
-            ),
+            (like("llama-3.1-8b", "hidden = 100000000\nffn = 100000000"), "own.toml:1: 9"),
         ] {
             let message = error(&text);
             assert!(message.starts_with(expected), "{message}\nnot\n{expected}");

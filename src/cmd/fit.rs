@@ -443,8 +443,7 @@ mod tests {
         let machine = Machine::parse("rtx-4090", &[]).unwrap();
         let spec = models::find("llama-3.1-8b").unwrap();
         let question = Question::new(layout, "llama.cpp");
-        let answer =
-            crate::fit::answer::ask(&machine, spec, Quant::Q4KM, &question).unwrap();
+        let answer = crate::fit::answer::ask(&machine, spec, Quant::Q4KM, &question).unwrap();
         let (alone, each) = (answer.decode.unwrap().value.0, answer.system.unwrap().value.0 / 8.0);
         let wanted = |users: &str, least: f64| {
             let least = least.to_string();

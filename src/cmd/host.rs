@@ -160,9 +160,7 @@ pub fn machine(host: &Host, speeds: Option<&Speeds>) -> Machine {
             // says only what the firmware has set aside.
             device.memory = match device.kind {
                 Kind::Gpu => gpu.memory.or(device.memory),
-                Kind::Unified | Kind::Cpu => {
-                    Some(identify::built_in(&device, memory, gpu.memory))
-                }
+                Kind::Unified | Kind::Cpu => Some(identify::built_in(&device, memory, gpu.memory)),
             };
             Some(device)
         })
