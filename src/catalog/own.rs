@@ -10,7 +10,6 @@ use toml::Spanned;
 use super::hardware::{self, Device, Family, Kind, Price};
 use super::models::{self, Arch, Experts, ModelSpec, RopeFactors, Sliding};
 use super::nearest;
-use crate::model::arch::{self, Shape};
 use crate::units::{Bytes, GbPerSecond, Tflops, Watts};
 
 /// What a file of one's own adds.
@@ -314,13 +313,12 @@ impl Place<'_> {
                 widths.iter().all(|w| *w <= LARGEST.into()),
                 "heads × head_dim or experts × expert_ffn are wider than any model"
             );
-            let weights = |shape: &Shape| {
-                shape.dims.iter().fold(1_u64, |product, dim| product.saturating_mul(*dim))
-            };
-            // Where the tensors are not known, nothing is said of them anyway.
-            let shapes = arch::shapes(spec).unwrap_or_default();
-            let all = shapes.iter().map(weights).fold(0, u64::saturating_add);
-            ensure!(all <= MOST_WEIGHTS, "{all} weights; no model has as many");
+            let routed = spec.experts.as_ref().map_or(0, |e| width(e.total, e.ffn));
+            let forward = routed.saturating_add(spec.ffn.unwrap_or(0).into());
+            let layer = forward.saturating_mul(3).saturating_add(4 * widths[0]);
+            let rows = layer.saturating_mul(spec.layers.into()).saturating_add(spec.vocab.into());
+            let all = rows.saturating_mul(spec.hidden.into());
+            ensure!(all <= MOST_WEIGHTS, "about {all} weights; no model has as many");
             Ok(())
         };
         possible().map_err(|error: anyhow::Error| self.at(at, &error.to_string()))
@@ -529,7 +527,10 @@ mod tests {
                 like("qwen3-30b-a3b", "experts_shared = 4294967295"),
                 "own.toml:1: heads × head_dim or experts × expert_ffn are wider than any model",
             ),
-            (like("llama-3.1-8b", "hidden = 100000000\nffn = 100000000"), "own.toml:1: 9"),
+            (
+                like("llama-3.1-8b", "hidden = 100000000\nffn = 100000000"),
+                "own.toml:1: about 960065254400000000 weights; no model has as many",
+            ),
         ] {
             let message = error(&text);
             assert!(message.starts_with(expected), "{message}\nnot\n{expected}");

@@ -10,7 +10,7 @@ use crate::host::stored::{self, Stored};
 use crate::host::{self, Gpu, Host};
 use crate::model::cache;
 use crate::report::{Report, Section};
-use crate::units::{Bytes, GbPerSecond, Tflops};
+use crate::units::{GbPerSecond, Tflops};
 
 /// Flags of `bench host`.
 #[derive(Debug, clap::Args)]
@@ -211,6 +211,7 @@ fn processor(host: &Host, speeds: Option<&Speeds>) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Bytes;
 
     fn card(name: &str, pci_id: &str, gib: f64) -> Gpu {
         Gpu {
