@@ -181,7 +181,7 @@ fn print(found: &[Found], args: &RecommendArgs, context: Tokens, least: f64) -> 
     let notes = vec![
         format!(
             "models: how many of the catalogue fit completely at Q4_K_M (gpt-oss: MXFP4) with \
-             {context} tokens for each of {} users and generate at least {} tok/s for each; predicted",
+             {context} tokens for each of {} users and generate at least {} tok/s each; predicted",
             args.users,
             significant(least, 2)
         ),
