@@ -29,6 +29,8 @@ const THE_CLAIM: &[&str] = &[
     "--set=requests_per_day=1000",
     "--set=prompt_tokens=3000",
     "--set=new_tokens=1000",
+    "--set=active_hours_per_day=24",
+    "--set=peak_factor=1",
     "--set=device_usd=1500",
     "--set=active_watts=0",
     "--set=idle_watts=0",
@@ -108,6 +110,20 @@ fn a_machine_that_cannot_serve_is_never_called_cheaper() {
 }
 
 #[test]
+fn a_machine_that_is_named_beside_all_keeps_its_speed() {
+    let out = answer(&[
+        "cost",
+        "compare",
+        "--devices=all,RTX-5090=313,2x rtx-5090=500",
+        "--workload=chat-team",
+        "--format=csv",
+    ]);
+    assert!(out.contains(",rtx-5090,313,stated,") && out.contains(",2x rtx-5090,500,"), "{out}");
+    assert_eq!(out.matches(",rtx-5090,").count(), 1, "{out}");
+    assert!(out.contains(",rtx-4090,"), "{out}");
+}
+
+#[test]
 fn devices_are_ranked_and_those_that_too_little_is_known_about_come_last() {
     let out = answer(&[
         "cost",
@@ -141,6 +157,87 @@ fn a_hybrid_keeps_the_quality_floor() {
 }
 
 #[test]
+fn a_hybrid_with_a_bill_has_all_local_and_all_in_the_cloud_at_its_ends() {
+    let with = |more: &[&str]| answer(&[THE_CLAIM, more].concat());
+    let out = with(&["--hybrid=share", "--format=markdown"]);
+    let ends = "100 % of the requests on 1 device for $71.67 a month, the rest for $0.00: $71.67 \
+                together; all local $71.67 on 1 device, all in the cloud $500.00.";
+    assert!(out.contains(ends), "{out}");
+    // 16 devices of work, of which one can be had: it serves 76 tok/s x 86,400 s / 1,000 = 6,566.4 of
+    // 100,000 requests.
+    let mut args = THE_CLAIM.to_vec();
+    args.retain(|arg| !arg.starts_with("--bill"));
+    args.extend([
+        "--bill=5000",
+        "--set=requests_per_day=100000",
+        "--max-devices=1",
+        "--hybrid=share",
+        "--format=json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&answer(&args)).unwrap();
+    let hybrid = &json["alternatives"][0]["hybrid"];
+    assert_eq!(hybrid["devices"], 1);
+    assert!((hybrid["local_share"].as_f64().unwrap() - 0.065_664).abs() < 1e-9, "{hybrid}");
+}
+
+#[test]
+fn a_bill_has_no_volume_of_break_even_and_grows_with_the_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let charts = format!("--charts={}", folder.path().display());
+    let out = answer(&[THE_CLAIM, &["--format=markdown", &charts]].concat());
+    assert!(!out.contains("never") && out.contains("what other volumes would cost"), "{out}");
+    let file = |kind: &str| folder.path().join(format!("cost-today-s-bill-{kind}.svg"));
+    assert!(file("paid").exists() && !file("volume").exists());
+    let mut args = THE_CLAIM.to_vec();
+    args.retain(|arg| !arg.contains("growth"));
+    args.extend(["--set=growth_per_year=1", "--format=json"]);
+    let json: serde_json::Value = serde_json::from_str(&answer(&args)).unwrap();
+    // 500, 1,000 and 2,000 in the three years.
+    let month = json["alternatives"][0]["cloud_per_month"].as_str().unwrap();
+    assert_eq!(month.parse::<f64>().unwrap().round(), 1167.0);
+}
+
+#[test]
+fn a_range_of_one_alternative_is_not_drawn_for_another() {
+    let out = answer(
+        &[
+            THE_CLAIM,
+            &[
+                "--set=api_input_usd_per_mtok=1",
+                "--set=api_output_usd_per_mtok=5",
+                "--range=api_input_usd_per_mtok=0.5..2",
+                "--format=json",
+            ],
+        ]
+        .concat(),
+    );
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let all = json["alternatives"].as_array().unwrap();
+    let of = |name: &str| all.iter().find(|one| one["name"] == name).unwrap();
+    let bars = |name: &str| of(name)["tornado"].to_string();
+    assert!(bars("stated API prices").contains("api_input"), "{out}");
+    assert!(!bars("today's bill").contains("api_input"), "{out}");
+    let npv = &of("today's bill")["draws"]["npv"];
+    assert_eq!((&npv["p10"], &npv["p50"]), (&npv["p50"], &npv["p90"]), "{npv}");
+}
+
+#[test]
+fn prices_that_are_set_come_before_the_list() {
+    let mut args = THE_CLAIM.to_vec();
+    args.retain(|arg| !arg.starts_with("--bill"));
+    args.extend([
+        "--against=openai/gpt-4o",
+        "--set=cached_share=0.5",
+        "--set=api_cached_usd_per_mtok=0",
+        "--format=json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&answer(&args)).unwrap();
+    // 21,000 requests of 1,500 uncached tokens at 2.50 and 1,000 at 10: 78.75 and 210.
+    let month = json["alternatives"][0]["cloud_per_month"].as_str().unwrap();
+    assert_eq!(month.parse::<f64>().unwrap(), 288.75);
+}
+
+#[test]
 fn a_scenario_brings_its_workload_and_prices_and_says_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
@@ -159,6 +256,41 @@ fn a_scenario_brings_its_workload_and_prices_and_says_what_is_missing() {
     for words in ["1500–2500", "for 50 instead of 25", "France household", "openai/gpt-4o"] {
         assert!(out.contains(words), "{words}: {out}");
     }
+}
+
+#[test]
+fn what_a_workload_leaves_out_is_assumed_with_a_range_and_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let quickstart =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/quickstart.toml"));
+    let quickstart = quickstart.unwrap();
+    let rows = |more: &str| {
+        let text = format!(
+            "{quickstart}\n[workload]\nrequests_per_day = 1000\nprompt_tokens = 100\n\
+             new_tokens = 50\nturns = 4\n{more}\n[prices]\ndevice_usd = 1500\n\
+             active_watts = 400\nidle_watts = 60\n"
+        );
+        fs::write(&path, text).unwrap();
+        let out = answer(&["cost", path.to_str().unwrap(), "--tok-s=500", "--format=json"]);
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let rows = json["inputs"].as_array().unwrap().clone();
+        move |input: &str| {
+            let row = rows.iter().find(|row| row["input"] == input).unwrap();
+            let of = |name: &str| row[name].as_str().unwrap().to_owned();
+            [of("low"), of("likely"), of("high"), of("basis")]
+        }
+    };
+    let row = rows("");
+    assert_eq!(row("active_hours_per_day"), ["8", "9", "12", "assumed"]);
+    assert_eq!(row("peak_factor"), ["2", "3.0", "5", "assumed"]);
+    assert_eq!(row("working_days_per_month"), ["20", "21", "23", "assumed"]);
+    // Three halves of 150 tokens come before the mean prompt of 100: 225 of 325.
+    assert_eq!(row("prompt_tokens")[1].parse::<f64>().unwrap(), 325.0);
+    assert_eq!(row("cached_share"), ["0", "0.6923", "0.6923", "assumed"]);
+    let row = rows("cached_share = 0.3\npeak_factor = 2");
+    assert_eq!(row("cached_share"), ["0.3", "0.3", "0.3", "stated"]);
+    assert_eq!(row("peak_factor"), ["2", "2", "2", "stated"]);
 }
 
 #[test]
@@ -194,6 +326,15 @@ fn wrong_input_ends_with_two_and_says_what_to_do() {
             &["--hybrid=length", "--against=openai/gpt-4o"],
             "give a scenario whose [workload] spreads",
         ),
+        (&["--hybrid=length", "--local-share=0.5"], "use it with --hybrid share"),
+        (&["--set=rent_hours_per_day=9"], "nothing that it is a price of is compared"),
+        (&["--set=api_input_usd_per_mtok=2"], "set both"),
+        (&["--set=api_usd_per_month=400"], "leave one of them out"),
+        (
+            &["--set=rent_usd_per_gpu_hour=2", "--set=rent_hours_per_day=9"],
+            "'rent_hours_per_day' 9 is below 'active_hours_per_day' 24",
+        ),
+        (&["--rent=vast/RTX 5090", "--rent-tok-s=0"], "--rent-tok-s 0 cannot be"),
     ] {
         let message = with(more);
         assert!(message.contains(words), "{words}: {message}");
@@ -309,7 +450,7 @@ fn one_scenario_is_measured_and_then_priced_with_what_was_measured() {
     };
     let number = |value: &serde_json::Value| -> f64 { value.as_str().unwrap().parse().unwrap() };
     // The row with the most tokens a second, among those that kept the SLO.
-    let records = place.records();
+    let (records, folder) = (place.records(), place.results());
     let best = records.iter().filter_map(|r| r.system_tok_s_median).fold(0.0, f64::max);
     let speed = input("output_tok_s");
     assert_eq!(speed["basis"], "measured");
@@ -321,6 +462,18 @@ fn one_scenario_is_measured_and_then_priced_with_what_was_measured() {
     let text = priced(&["--format=markdown"]);
     let said = "measured: output\\_tok\\_s, prompt\\_s\\_per\\_mtok";
     assert!(text.contains(said), "{text}");
+
+    // A folder of another scenario, whose name ends alike.
+    let other = place.path().join("results/9999-dual-scenario");
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap();
+        fs::write(other.join(name), text.replace(",scenario,mock,", ",dual-scenario,mock,"))
+            .unwrap();
+    }
+    assert!(!priced(&["--format=json"]).contains("9999"));
 
     // What was promised later was not counted then: the medians decide, and no case is fast enough.
     let path = place.path().join("scenario.toml");
@@ -377,6 +530,33 @@ fn a_rented_gpu_is_as_fast_as_is_predicted_and_costs_what_its_offer_says() {
     assert!((month - 0.9081 * 9.0 * 30.4375).abs() < 1e-6, "{month}");
     let source = rented["source"].as_str().unwrap();
     assert!(source.contains("fit: qwen3-14b Q4_K_M on rtx-5090"), "{source}");
+}
+
+#[test]
+fn a_rented_machine_of_two_is_paid_twice() {
+    let month = |more: &[&str]| -> f64 {
+        let args = [
+            "cost",
+            "--model=qwen3-14b",
+            "--workload=chat-team",
+            "--set=rent_hours_per_day=9",
+            "--draws=200",
+            "--format=json",
+        ];
+        let json: serde_json::Value =
+            serde_json::from_str(&answer(&[&args[..], more].concat())).unwrap();
+        json["alternatives"][0]["cloud_per_month"].as_str().unwrap().parse().unwrap()
+    };
+    let two = month(&[
+        "--device=rtx-5090",
+        "--rent=vast/RTX 5090",
+        "--rent-device=2x rtx-5090",
+        "--rent-offer=lowest",
+    ]);
+    assert!((two - 2.0 * 0.9081 * 9.0 * 30.4375).abs() < 1e-6, "{two}");
+    // As fast as the own machine, which has two.
+    let two = month(&["--device=2x rtx-5090", "--set=rent_usd_per_gpu_hour=1"]);
+    assert!((two - 2.0 * 9.0 * 30.4375).abs() < 1e-6, "{two}");
 }
 
 #[test]

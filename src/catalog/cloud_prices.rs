@@ -242,10 +242,52 @@ pub fn parse(text: &str, file: &str) -> anyhow::Result<Vec<Listing>> {
             listing.key(),
             listing.as_of.0
         );
-        listings.push(listing);
+        listings.extend(tiers(listing).with_context(|| format!("{file}:{line}"))?);
     }
     ensure!(!listings.is_empty(), "{file}: no prices: write a row for each below the header");
     Ok(listings)
+}
+
+/// A listing whose note has prices for long prompts, as `input over 200000 tokens 4; output over
+/// 200000 tokens 18`, as two: for prompts up to there, and over.
+fn tiers(listing: Listing) -> anyhow::Result<Vec<Listing>> {
+    let mut rest = Vec::new();
+    let mut long = Vec::new();
+    for part in listing.tier.split(';').map(str::trim) {
+        match part
+            .split_once(" over ")
+            .and_then(|(kind, limit)| Some((kind, limit.split_once(" tokens ")?)))
+        {
+            Some((kind @ ("input" | "cache" | "output"), (limit, price))) => {
+                let price: Decimal = price.trim().parse().ok().with_context(|| {
+                    format!("'tier_note' has '{part}': write a price without unit at its end")
+                })?;
+                long.push((kind, limit.trim(), UsdPerMtok(price)));
+            }
+            _ => rest.push(part),
+        }
+    }
+    let Some(&(_, limit, _)) = long.first() else { return Ok(vec![listing]) };
+    ensure!(
+        long.iter().all(|&(_, other, _)| other == limit),
+        "'tier_note' has several limits: write a row for each, with 'prompt up to' or 'prompt over'"
+    );
+    let price = |wanted: &str, base: Option<UsdPerMtok>| {
+        long.iter().find(|(kind, ..)| *kind == wanted).map(|&(.., price)| price).or(base)
+    };
+    let with = |words: &str| {
+        let limit = format!("{words} {limit} tokens");
+        let parts = rest.iter().copied().chain([limit.as_str()]);
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    };
+    let over = Listing {
+        input: price("input", listing.input),
+        cached: price("cache", listing.cached),
+        output: price("output", listing.output),
+        tier: with("prompt over"),
+        ..listing.clone()
+    };
+    Ok(vec![Listing { tier: with("prompt up to"), ..listing }, over])
 }
 
 fn listing(
@@ -455,7 +497,8 @@ mod tests {
     #[test]
     fn the_list_that_comes_with_the_program_is_whole() {
         let list = embedded();
-        assert_eq!(list.listings.len(), 384);
+        // 384 rows, five of them with prices for long prompts too.
+        assert_eq!(list.listings.len(), 389);
         for listing in &list.listings {
             assert!(!listing.source.is_empty(), "{}", listing.key());
             if !listing.as_of.0.is_empty() {
@@ -498,6 +541,38 @@ mod tests {
              'openai/gpt-5.5-272k'"
         );
         assert!(embedded().api("openai/gpt-5.5-272k", 300_000, TODAY).is_ok());
+    }
+
+    #[test]
+    fn a_price_that_was_cut_is_not_that_of_today() {
+        let prices = |key: &str, today| {
+            let quote = embedded().api(key, 1000, today).unwrap();
+            let listing = quote.listing;
+            [listing.input, listing.cached, listing.output].map(|p| p.unwrap().0.to_string())
+        };
+        assert_eq!(prices("openai/gpt-5.6-luna", TODAY), ["0.2", "0.02", "1.2"]);
+        assert_eq!(prices("openai/gpt-5.6-terra", TODAY), ["2", "0.2", "12.0"]);
+        assert_eq!(prices("openai/gpt-5.6-luna", date(2026, 7, 29))[0], "1");
+    }
+
+    #[test]
+    fn a_note_with_prices_for_long_prompts_is_two_tiers() {
+        let prices = |tokens| {
+            let quote = embedded().api("google/gemini-3.1-pro-preview", tokens, TODAY).unwrap();
+            assert!(quote.others.is_empty(), "{:?}", quote.others);
+            let listing = quote.listing;
+            [listing.input, listing.cached, listing.output].map(|p| p.unwrap().0.to_string())
+        };
+        assert_eq!(prices(200_000), ["2", "0.2", "12"]);
+        assert_eq!(prices(200_001), ["4", "0.4", "18"]);
+        let head =
+            "kind,provider,model_or_gpu,input_usd_mtok,output_usd_mtok,tier_note,as_of,source\n";
+        let error = |tier| {
+            let row = format!("{head}api,me,mine,1,2,{tier},2026,x\n");
+            format!("{:#}", parse(&row, "mine.csv").unwrap_err())
+        };
+        assert!(error("input over 9 tokens dear").starts_with("mine.csv:2: 'tier_note' has"));
+        assert!(error("input over 9 tokens 1; output over 8 tokens 1").contains("several limits"));
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub enum BreakEvenVolume {
     },
     /// At no volume; the reason is a sentence.
     Never(String),
+    /// A bill does not say what another volume would cost.
+    OfABill,
 }
 
 /// Prices for a million tokens.
@@ -317,6 +319,9 @@ fn break_even(life: &Life<Decimal>, step: Decimal, verb: &str) -> BreakEven {
 /// make each line, and the number of devices is found from what one more costs and earns.
 fn break_even_volume(inputs: &Inputs) -> BreakEvenVolume {
     let x: Numbers<Decimal> = inputs.numbers();
+    if !x.api_usd_per_month.is_zero() {
+        return BreakEvenVolume::OfABill;
+    }
     let tokens_per_day = x.requests_per_day * (x.prompt_tokens + x.new_tokens);
     let need = unrounded_devices(&x);
     if tokens_per_day.is_zero() || need.is_zero() {

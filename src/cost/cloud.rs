@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 
-use super::inputs::Inputs;
+use super::inputs::{Input, Inputs};
 use crate::units::{TokensPerSecond, Usd, UsdPerHour, UsdPerMtok};
 
 /// What an API charges for tokens.
@@ -25,20 +25,38 @@ pub enum Alternative {
     Api(ApiPrice),
     /// GPUs by the hour.
     Gpus {
-        /// Rent of one.
+        /// Rent of one, or of all those of one machine.
         price: UsdPerHour,
         /// Hours a day that they are rented.
         hours_per_day: Decimal,
-        /// Generated tokens a second of one, at the SLO.
+        /// Generated tokens a second of one, at the SLO; 0: as fast as the own device.
         tok_s: TokensPerSecond,
         /// Time of one for a million uncached prompt tokens; 0 where `tok_s` includes it.
         prompt_s_per_mtok: Decimal,
     },
-    /// What is paid today, whatever for.
+    /// What is paid today, in a month, whatever for.
     Bill(Usd),
 }
 
 impl Alternative {
+    /// Whether the bill of this alternative depends on `input`; inputs of no alternative count as
+    /// used.
+    pub fn uses(self, input: Input) -> bool {
+        match input {
+            Input::api_input_usd_per_mtok
+            | Input::api_cached_usd_per_mtok
+            | Input::api_output_usd_per_mtok
+            | Input::api_batch_discount => matches!(self, Self::Api(_)),
+            Input::api_usd_per_month => matches!(self, Self::Bill(_)),
+            Input::api_change_per_year => !matches!(self, Self::Gpus { .. }),
+            Input::rent_usd_per_gpu_hour
+            | Input::rent_hours_per_day
+            | Input::rented_tok_s
+            | Input::rented_prompt_s_per_mtok => matches!(self, Self::Gpus { .. }),
+            _ => true,
+        }
+    }
+
     /// `inputs` with this alternative and no other.
     ///
     /// # Errors

@@ -89,7 +89,8 @@ fn check(tasks: &[Task]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The division that costs least, with the quality that the user asks for.
+/// The division that costs least, with the quality that the user asks for, on no more devices than
+/// the `most` that can be had.
 ///
 /// Between two numbers of devices the cost is a straight line in the share, so that the least lies
 /// where devices are just full, where a task is wholly local, or where the floor is reached.
@@ -101,6 +102,7 @@ pub fn cheapest(
     tasks: &[Task],
     routing: Routing,
     floor: Option<Decimal>,
+    most: Option<u32>,
 ) -> anyhow::Result<Hybrid> {
     inputs.check()?;
     check(tasks)?;
@@ -127,6 +129,7 @@ pub fn cheapest(
             (Some(floor), Routing::ByShare) => found.quality.is_some_and(|q| q >= floor),
             _ => true,
         };
+        let fine = fine && most.is_none_or(|most| found.devices <= most);
         if fine && found.total_per_month() < best.total_per_month() {
             best = found;
         }
@@ -161,7 +164,7 @@ pub fn cheapest(
         .collect();
     match routing {
         Routing::ByLength => order.sort_by_key(|&i| tasks[i].prompt_tokens),
-        _ => order.sort_by_key(|&i| std::cmp::Reverse(worth(inputs, &tasks[i]))),
+        _ => order.sort_by_key(|&i| std::cmp::Reverse(worth(inputs, tasks, i))),
     }
     let mut local = zero;
     for i in order {
@@ -192,9 +195,10 @@ fn fraction_of(part: Decimal, whole: Decimal) -> Decimal {
     share.round_dp_with_strategy(20, rust_decimal::RoundingStrategy::ToZero)
 }
 
-/// What the cloud charges for a second of work that the own machine would do.
-fn worth(inputs: &Inputs, task: &Task) -> Decimal {
-    let alone = part(inputs, std::slice::from_ref(task), &[Decimal::ONE]);
+/// What the cloud charges for a second of work that the own machine would do, of `tasks[i]`.
+fn worth(inputs: &Inputs, tasks: &[Task], i: usize) -> Decimal {
+    let only = |at| if at == i { Decimal::ONE } else { Decimal::ZERO };
+    let alone = part(inputs, tasks, &(0..tasks.len()).map(only).collect::<Vec<_>>());
     let seconds = unrounded_devices(&alone.numbers::<Decimal>());
     if seconds.is_zero() { Decimal::MAX } else { bill(&alone) / seconds }
 }
@@ -209,7 +213,8 @@ fn load(inputs: &Inputs, tasks: &[Task], local: &[Decimal]) -> Decimal {
 }
 
 /// `inputs` with only `shares` of the tasks, as the requests that are their mean: every cost is
-/// linear in the tokens, so that the mean request costs what the requests cost.
+/// linear in the tokens, so that the mean request costs what the requests cost. Of a bill it is the
+/// share of the tokens, as nobody says what each kind is charged for.
 fn part(inputs: &Inputs, tasks: &[Task], shares: &[Decimal]) -> Inputs {
     let mut part = *inputs;
     let sum = |of: &dyn Fn(&Task) -> Decimal| -> Decimal {
@@ -217,6 +222,10 @@ fn part(inputs: &Inputs, tasks: &[Task], shares: &[Decimal]) -> Inputs {
     };
     let share = sum(&|_| Decimal::ONE);
     part.requests_per_day = inputs.requests_per_day * share;
+    let tokens = |t: &Task| t.prompt_tokens + t.new_tokens;
+    let all_tokens: Decimal = tasks.iter().map(|t| t.share * tokens(t)).sum();
+    let of_bill = if all_tokens.is_zero() { share } else { sum(&tokens) / all_tokens };
+    part.api_usd_per_month = Usd(inputs.api_usd_per_month.0 * of_bill);
     if !share.is_zero() {
         part.prompt_tokens = sum(&|t| t.prompt_tokens) / share;
         part.new_tokens = sum(&|t| t.new_tokens) / share;

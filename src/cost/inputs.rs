@@ -196,16 +196,16 @@ inputs! {
     api_output_usd_per_mtok: UsdPerMtok, "USD/Mtok", "0" to "1e4";
     /// Discount of the API's batch mode; 0.5 is half the price
     api_batch_discount: Decimal, "share", "0" to "1";
-    /// Bill for the API in a month, apart from its prices for tokens
+    /// Bill in a month of the first year, apart from prices for tokens; it grows with the use
     api_usd_per_month: Usd, "USD", "0" to "1e9";
     /// Change of API prices in a year; -0.3 is 30 % less
     api_change_per_year: Decimal, "share", "-0.99" to "3";
-    /// Rent of one GPU
+    /// Rent of one GPU, or of all those of one rented machine
     rent_usd_per_gpu_hour: UsdPerHour, "USD/h", "0" to "1e4";
     /// Hours a day that GPUs are rented
-    rent_hours_per_day: Decimal, "hours", "0" to "24";
-    /// Generated tokens a second of one rented GPU
-    rented_tok_s: TokensPerSecond, "tok/s", "0.001" to "1e7";
+    rent_hours_per_day: Decimal, "hours", "0.1" to "24";
+    /// Generated tokens a second of one rented GPU; 0: as fast as the own device
+    rented_tok_s: TokensPerSecond, "tok/s", "0" to "1e7";
     /// Time of one rented GPU for a million uncached prompt tokens
     rented_prompt_s_per_mtok: Decimal, "s/Mtok", "0" to "1e9";
 }
@@ -294,7 +294,7 @@ impl Inputs {
             api_change_per_year: zero,
             rent_usd_per_gpu_hour: UsdPerHour(zero),
             rent_hours_per_day: Decimal::from(24),
-            rented_tok_s: TokensPerSecond(1.0),
+            rented_tok_s: TokensPerSecond(0.0),
             rented_prompt_s_per_mtok: zero,
         }
     }
@@ -319,6 +319,15 @@ impl Inputs {
             "'powered_hours_per_day' {} is below 'active_hours_per_day' {}: the machine would be \
              off while requests come",
             self.powered_hours_per_day,
+            self.active_hours_per_day
+        );
+        anyhow::ensure!(
+            self.rent_usd_per_gpu_hour.0.is_zero()
+                || self.rent_hours_per_day >= self.active_hours_per_day
+                || self.batch_share == Decimal::ONE,
+            "'rent_hours_per_day' {} is below 'active_hours_per_day' {}: nothing would be rented \
+             while requests come",
+            self.rent_hours_per_day,
             self.active_hours_per_day
         );
         Ok(())

@@ -29,6 +29,7 @@ pub(super) struct Year<N> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life<N> {
     pub devices: u32,
+    /// GPUs that are rented in the year that needs most.
     pub rented: u32,
     /// Months of use.
     pub months: u32,
@@ -87,13 +88,28 @@ fn load<N: Number>(x: &Numbers<N>, requests: N, seconds: N, hours: N) -> N {
     (if urgent > all_day { urgent } else { all_day }) / (one - x.spare_share)
 }
 
-/// Devices that `requests` a day fill on the own side: as many as a plan says, else by the load.
-fn own_load<N: Number>(x: &Numbers<N>, requests: N) -> N {
+/// Devices that `requests` a day fill on the own side, switched on for `hours` a day: as many as a
+/// plan says, else by the load.
+fn own_load<N: Number>(x: &Numbers<N>, requests: N, hours: N) -> N {
     if x.requests_per_device > N::whole(0) {
         return requests / x.requests_per_device;
     }
     let seconds = seconds_per_request(x, x.prompt_s_per_mtok, x.output_tok_s);
-    load(x, requests, seconds, x.powered_hours_per_day)
+    load(x, requests, seconds, hours)
+}
+
+/// GPUs that are rented for `requests` a day; none for no request.
+fn rented<N: Number>(x: &Numbers<N>, requests: N) -> u32 {
+    if x.rent_usd_per_gpu_hour <= N::whole(0) || requests <= N::whole(0) {
+        return 0;
+    }
+    let filled = if x.rented_tok_s > N::whole(0) {
+        let seconds = seconds_per_request(x, x.rented_prompt_s_per_mtok, x.rented_tok_s);
+        load(x, requests, seconds, x.rent_hours_per_day)
+    } else {
+        own_load(x, requests, x.rent_hours_per_day)
+    };
+    filled.count().max(1)
 }
 
 /// Requests on a working day of the year that has the most; the machine is bought once, for it.
@@ -113,7 +129,7 @@ fn life_months<N: Number>(x: &Numbers<N>) -> u32 {
 
 /// Devices that the workload fills in its busiest year, before they are rounded up.
 pub(super) fn unrounded_devices<N: Number>(x: &Numbers<N>) -> N {
-    own_load(x, most_requests(x))
+    own_load(x, most_requests(x), x.powered_hours_per_day)
 }
 
 /// Works the life of the purchase out. `devices` overrides how many are bought.
@@ -129,13 +145,6 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
     let is_forced = devices.is_some();
     let devices = devices.unwrap_or_else(|| unrounded_devices(x).count().max(1));
     let count = N::whole(devices);
-    let rented = if x.rent_usd_per_gpu_hour > zero && x.rent_hours_per_day > zero {
-        let seconds = seconds_per_request(x, x.rented_prompt_s_per_mtok, x.rented_tok_s);
-        load(x, most_requests(x), seconds, x.rent_hours_per_day).count().max(1)
-    } else {
-        0
-    };
-    let rent = N::whole(rented) * x.rent_usd_per_gpu_hour * x.rent_hours_per_day * days;
 
     let purchase = count * (x.device_usd + x.rest_usd);
     let loan = purchase * x.loan_share;
@@ -168,14 +177,15 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
         cloud: zero,
     };
     let mut years = [blank; MAX_YEARS];
-    let mut requests = x.requests_per_day * x.working_days_per_month;
-    let mut api_level = one;
+    let (mut growth, mut api_level, mut most_rented) = (one, one, 0);
     for (index, year) in years.iter_mut().take(year_count as usize).enumerate() {
         if index > 0 {
-            requests = requests * (one + x.growth_per_year);
+            growth = growth * (one + x.growth_per_year);
             api_level = api_level * (one + x.api_change_per_year);
         }
         year.months = (months - 12 * index as u32).min(12);
+        let a_day = x.requests_per_day * growth;
+        let requests = a_day * x.working_days_per_month;
         year.tokens = requests * (x.prompt_tokens + x.new_tokens);
         let busy = requests * seconds / N::whole(3600) * x.busy_factor;
         year.busy_hours = if is_forced || busy < powered_hours { busy } else { powered_hours };
@@ -183,12 +193,17 @@ pub(super) fn live<N: Number>(x: &Numbers<N>, devices: Option<u32>) -> Life<N> {
             year.busy_hours * (x.active_watts - x.idle_watts) + powered_hours * x.idle_watts;
         year.kwh = watt_hours * x.pue / N::whole(1000);
         year.electricity = year.kwh * x.electricity_usd_per_kwh;
-        year.cloud = (requests * api_per_request + x.api_usd_per_month) * api_level + rent;
+        let gpus = rented(x, a_day);
+        most_rented = gpus.max(most_rented);
+        let gpu_hours = N::whole(gpus) * x.rent_hours_per_day * days;
+        // What is paid today is for the requests of today.
+        year.cloud = (requests * api_per_request + x.api_usd_per_month * growth) * api_level
+            + gpu_hours * x.rent_usd_per_gpu_hour;
     }
 
     Life {
         devices,
-        rented,
+        rented: most_rented,
         months,
         powered_hours,
         purchase,

@@ -61,7 +61,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "document-batch",
-        meaning: "20,000 documents a day, summarised overnight",
+        meaning: "20,000 documents a day, summarised within a day",
         basis: "assumed: documents of 3,000 tokens, summaries of 300; none is urgent",
         users: None,
         requests_per_day: 20_000,

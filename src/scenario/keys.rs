@@ -186,7 +186,7 @@ keys! {
         "prompt_tokens" = "{ median = 800, p95 = 4000 }", "the preset's", "run, capacity, cost",
             "Length of prompts: a number or a distribution, see `lengths`.";
         "new_tokens" = "250", "the preset's", "run, capacity, cost", "Length of answers, likewise.";
-        "cached_share" = "0.3", "the preset's", "cost",
+        "cached_share" = "0.3", "the preset's, or what `turns` repeat, or 0", "cost",
             "Share of the prompt that a prefix cache answers, 0 to 1.";
         "turns" = "4", "the preset's, or 1", "run, capacity, cost",
             "Turns of a conversation, each with all turns before it in its prompt.";
@@ -201,7 +201,7 @@ keys! {
             "A trace to replay instead (Mooncake JSONL, or CSV with \
              `arrival_s,prompt_tokens,new_tokens`), relative to the scenario's folder.";
         "working_days_per_month" = "21", "the preset's", "capacity, cost", "Days of use in a month, to 31.";
-        "peak_factor" = "3", "the preset's", "cost",
+        "peak_factor" = "3", "the preset's, or 3", "cost",
             "Load of the busiest hour relative to the mean: a number or an estimate.";
         "growth_per_year" = "0.2", "the command's", "cost", "Growth of the use in a year; 0.2 is 20 %.";
     }
@@ -250,6 +250,6 @@ keys! {
         "api_change_per_year" = "-0.2", "the command's", "cost",
             "Change of API prices in a year; -0.2 is 20 % less.";
         "rent_usd_per_gpu_hour" = "2.5", "none", "cost",
-            "Price of a rented GPU, in USD an hour.";
+            "Price of one rented GPU as fast as the machine's own, in USD an hour.";
     }
 }

@@ -1,11 +1,11 @@
 //! What owning is compared with: APIs, rented GPUs, today's bill, each with its price's source and age.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::{FromPrimitive, ToPrimitive};
 
 use crate::catalog::cloud_prices::Listing;
-use crate::cost::{Alternative, ApiPrice, Assumptions, Basis, Input, Inputs};
+use crate::cost::{Alternative, ApiPrice, Assumption, Assumptions, Basis, Input, Inputs};
 use crate::fit::machine::Machine;
 use crate::units::{TokensPerSecond, Usd, UsdPerHour, UsdPerMtok};
 
@@ -35,36 +35,39 @@ impl Named {
 }
 
 impl Context {
-    /// What the machine is compared with; each price with its source and age.
+    /// What `machine` is compared with; each price with its source and age.
     pub fn alternatives(
         &self,
         args: &QuestionArgs,
         all: &Assumptions,
+        machine: Option<&Machine>,
     ) -> anyhow::Result<Vec<Named>> {
         let prices = self.scenario.as_ref().and_then(|s| s.prices.as_ref());
         let mut keys = args.against.clone();
         if keys.is_empty() {
             keys = prices.map_or_else(Vec::new, |p| p.against.clone());
         }
-        let inputs = all.inputs();
-        let prompt = inputs.prompt_tokens.to_u64().unwrap_or(u64::MAX);
+        let prompt = all.inputs().prompt_tokens.to_u64().unwrap_or(u64::MAX);
         let mut found = Vec::new();
-        let stated = |input| all.get(input).filter(|row| row.basis == Basis::Stated);
+        let stated = |input| stated(all, input);
         // Rented around the clock, unless the user rents by the hour.
         let hours_per_day =
             stated(Input::rent_hours_per_day).map_or(Decimal::from(24), |row| row.likely);
         for key in &keys {
             let mut named = self.api(key, prompt)?;
-            // What the list does not say the user can.
+            // What the user states comes before the list.
             if let Alternative::Api(price) = &mut named.alternative {
                 let cached = stated(Input::api_cached_usd_per_mtok).map(|r| UsdPerMtok(r.likely));
-                price.cached = price.cached.or(cached);
+                price.cached = cached.or(price.cached);
+                if let Some(cached) = cached {
+                    named.source.push_str(&format!("; cached {cached} (--set)"));
+                }
                 if price.cached.is_none() && args.no_cache_discount {
                     price.cached = Some(price.input);
                     named.source.push_str("; cached at the price of others (--no-cache-discount)");
                 }
                 let discount = stated(Input::api_batch_discount).map(|row| row.likely);
-                price.batch_discount = price.batch_discount.or(discount);
+                price.batch_discount = discount.or(price.batch_discount);
             }
             found.push(named);
         }
@@ -87,21 +90,40 @@ impl Context {
         if let Some(key) = &args.rent {
             found.push(self.rented(key, args, all, hours_per_day)?);
         }
-        if let Some(rent) = prices.and_then(|p| p.rent_usd_per_gpu_hour) {
+        let rent = match stated(Input::rent_usd_per_gpu_hour) {
+            Some(row) => Some((row.low, row.likely, row.high, "--set".to_owned())),
+            None => prices
+                .and_then(|p| p.rent_usd_per_gpu_hour)
+                .map(|rent| (rent.low, rent.likely, rent.high, self.scenario_path())),
+        };
+        if let Some((low, likely, high, source)) = rent {
+            // As fast as the own machine is one of as many GPUs.
+            let own = machine.map_or(1, |machine| machine.devices.len());
+            let (count, pace, speed) = match stated_pace(args, all)? {
+                Some((pace, who)) => (Decimal::ONE, Some(pace), who),
+                None if own == 1 => (Decimal::ONE, None, "as fast as the own device".to_owned()),
+                None => (own.into(), None, format!("{own} as fast as the own machine")),
+            };
             found.push(Named {
                 name: "rented GPUs".into(),
                 alternative: Alternative::Gpus {
-                    price: UsdPerHour(rent.likely),
+                    price: UsdPerHour(likely * count),
                     hours_per_day,
-                    tok_s: inputs.output_tok_s,
-                    prompt_s_per_mtok: inputs.prompt_s_per_mtok,
+                    tok_s: TokensPerSecond(pace.map_or(0.0, |pace| pace.tok_s[1])),
+                    prompt_s_per_mtok: prompt_seconds(pace),
                 },
-                source: format!("{}; as fast as the own device", self.scenario_path()),
+                source: format!("{source}; {speed}"),
                 conflicts: Vec::new(),
-                spread: vec![(Input::rent_usd_per_gpu_hour, rent.low, rent.high)],
+                spread: vec![(Input::rent_usd_per_gpu_hour, low * count, high * count)],
             });
         }
-        let bill = args.bill.or_else(|| prices.and_then(|p| p.api_usd_per_month).map(|usd| usd.0));
+        let set = stated(Input::api_usd_per_month).map(|row| row.likely);
+        ensure!(
+            args.bill.is_none() || set.is_none(),
+            "--bill and --set api_usd_per_month state the same bill: leave one of them out"
+        );
+        let bill = args.bill.or(set);
+        let bill = bill.or_else(|| prices.and_then(|p| p.api_usd_per_month).map(|usd| usd.0));
         if let Some(bill) = bill {
             found.push(Named {
                 name: "today's bill".into(),
@@ -111,6 +133,7 @@ impl Context {
                 spread: Vec::new(),
             });
         }
+        check_set(all, &found)?;
         Ok(found)
     }
 
@@ -124,14 +147,19 @@ impl Context {
     ) -> anyhow::Result<Named> {
         let quote = self.prices.gpu(key, args.rent_offer.as_deref(), self.today)?;
         let price = quote.listing.gpu_hour.context("a rental without a price")?;
-        let (pace, speed) = self.rented_pace(args, all)?;
+        let (count, pace, speed) = self.rented_pace(args, all)?;
+        let gpus = Decimal::from(count);
+        let together = match count {
+            1 => String::new(),
+            _ => format!(" each of {count} in one machine"),
+        };
         let said = |o: &Listing, price: UsdPerHour| {
-            format!("{price} {}, {}", o.provisioning, o.as_of.marked(self.today))
+            format!("{price}{together} {}, {}", o.provisioning, o.as_of.marked(self.today))
         };
         let mut spread = spread(
             Input::rent_usd_per_gpu_hour,
-            price.0,
-            quote.others.iter().filter_map(|o| o.gpu_hour.map(|p| p.0)),
+            price.0 * gpus,
+            quote.others.iter().filter_map(|o| o.gpu_hour.map(|p| p.0 * gpus)),
         );
         let [low, tok_s, high] = pace.tok_s;
         if low < tok_s || high > tok_s {
@@ -140,12 +168,15 @@ impl Context {
             spread.push((Input::rented_tok_s, number(low)?, number(high)?));
         }
         Ok(Named {
-            name: quote.listing.key(),
+            name: match count {
+                1 => quote.listing.key(),
+                _ => format!("{count}x {}", quote.listing.key()),
+            },
             alternative: Alternative::Gpus {
-                price,
+                price: UsdPerHour(price.0 * gpus),
                 hours_per_day,
                 tok_s: TokensPerSecond(tok_s),
-                prompt_s_per_mtok: Decimal::from_f64(pace.prompt_s_per_mtok[1]).unwrap_or_default(),
+                prompt_s_per_mtok: prompt_seconds(Some(pace)),
             },
             source: format!("{}, {}; {speed}", said(quote.listing, price), quote.listing.source),
             conflicts: quote
@@ -159,15 +190,14 @@ impl Context {
         })
     }
 
-    /// The pace of a rented GPU, stated or predicted, and who says so.
+    /// How many GPUs a rented machine has, its pace, stated or predicted, and who says so.
     fn rented_pace(
         &self,
         args: &QuestionArgs,
         all: &Assumptions,
-    ) -> anyhow::Result<(Pace, String)> {
-        if let Some(tok_s) = args.rent_tok_s {
-            let pace = Pace { streams: 1, tok_s: [tok_s; 3], prompt_s_per_mtok: [0.0; 3] };
-            return Ok((pace, "--rent-tok-s".to_owned()));
+    ) -> anyhow::Result<(usize, Pace, String)> {
+        if let Some((pace, who)) = stated_pace(args, all)? {
+            return Ok((1, pace, who));
         }
         let Some(word) = &args.rent_device else {
             bail!(
@@ -184,7 +214,8 @@ impl Context {
         };
         match Predictor::new(args, spec, quant)?.speed(&machine, &demand)? {
             Speed::Predicted { paces, source } => {
-                Ok((*paces.last().context("a speed without a pace")?, source))
+                let pace = *paces.last().context("a speed without a pace")?;
+                Ok((machine.devices.len(), pace, source))
             }
             Speed::Cannot(reason) => bail!("the rented {} {reason}", machine.name),
             Speed::Measured { .. } => bail!("a prediction that was measured"),
@@ -242,6 +273,69 @@ impl Context {
             .concat(),
         })
     }
+}
+
+fn stated(all: &Assumptions, input: Input) -> Option<&Assumption> {
+    all.get(input).filter(|row| row.basis == Basis::Stated)
+}
+
+/// The pace of one rented GPU that a flag states, and which one.
+fn stated_pace(args: &QuestionArgs, all: &Assumptions) -> anyhow::Result<Option<(Pace, String)>> {
+    let set = stated(all, Input::rented_tok_s).and_then(|row| row.likely.to_f64());
+    let prompt = stated(all, Input::rented_prompt_s_per_mtok).and_then(|row| row.likely.to_f64());
+    let (tok_s, who) = match (args.rent_tok_s, set) {
+        (Some(_), Some(_)) => {
+            bail!("--rent-tok-s and --set rented_tok_s state the same speed: leave one of them out")
+        }
+        (Some(tok_s), None) => (tok_s, "--rent-tok-s"),
+        (None, Some(tok_s)) => (tok_s, "--set rented_tok_s"),
+        (None, None) => {
+            ensure!(
+                prompt.is_none(),
+                "'rented_prompt_s_per_mtok' is set without 'rented_tok_s': set both"
+            );
+            return Ok(None);
+        }
+    };
+    ensure!(
+        args.rent_device.is_none(),
+        "{who} and --rent-device both say how fast the rented GPU is: leave one of them out"
+    );
+    ensure!(tok_s.is_finite() && tok_s > 0.0, "{who} {tok_s} cannot be: write tokens a second");
+    let pace =
+        Pace { streams: 1, tok_s: [tok_s; 3], prompt_s_per_mtok: [prompt.unwrap_or(0.0); 3] };
+    Ok(Some((pace, who.to_owned())))
+}
+
+fn prompt_seconds(pace: Option<Pace>) -> Decimal {
+    pace.and_then(|pace| Decimal::from_f64(pace.prompt_s_per_mtok[1])).unwrap_or_default()
+}
+
+/// No price that the user sets is passed over in silence.
+fn check_set(all: &Assumptions, found: &[Named]) -> anyhow::Result<()> {
+    let set = |input| stated(all, input).filter(|row| row.source.starts_with("--set"));
+    let both = [Input::api_input_usd_per_mtok, Input::api_output_usd_per_mtok];
+    if let [Some(one), None] | [None, Some(one)] = both.map(set) {
+        bail!(
+            "'{}' is set alone: set both '{}' and '{}', which are then an alternative of their own",
+            one.input,
+            both[0],
+            both[1]
+        );
+    }
+    for row in all.rows() {
+        let is_of_alternative =
+            row.input.key().starts_with("api_") || row.input.key().starts_with("rent");
+        ensure!(
+            !is_of_alternative
+                || set(row.input).is_none()
+                || found.iter().any(|named| named.alternative.uses(row.input)),
+            "'{}' is set and nothing that it is a price of is compared: name it with --against, \
+             --rent or --bill, or leave it out",
+            row.input
+        );
+    }
+    Ok(())
 }
 
 fn spread(

@@ -7,8 +7,8 @@ use rust_decimal::prelude::ToPrimitive;
 
 use crate::cmd::run::Format;
 use crate::cost::{
-    Assumptions, Basis, BreakEven, BreakEvenVolume, Comparison, Draws, Hybrid, Inputs, Range,
-    Swing, compare, monte_carlo, tornado,
+    Assumptions, Basis, BreakEven, BreakEvenVolume, Comparison, Draws, Inputs, Range, Swing,
+    compare, monte_carlo, tornado,
 };
 use crate::report::{Report, Section, Table};
 use crate::units::{ABSENT, Kilograms, UsdPerMtok, grouped, or_absent};
@@ -17,7 +17,7 @@ use super::QuestionArgs;
 use super::alternatives::Named;
 use super::context::Context;
 use super::settle::Foundation;
-use super::split::{self, SplitArgs};
+use super::split::{self, Divided, SplitArgs};
 
 /// One alternative, worked out.
 pub struct Worked {
@@ -29,7 +29,7 @@ pub struct Worked {
     pub swings: Vec<Swing>,
     pub draws: Draws,
     pub ranges: Vec<Range>,
-    pub hybrid: Option<Hybrid>,
+    pub hybrid: Option<Divided>,
 }
 
 /// A whole decision.
@@ -57,6 +57,8 @@ impl Answer {
         let Foundation { assumptions, cannot, notes } = basis;
         let base = assumptions.inputs();
         let owning = compare(&base)?;
+        // A division may do with the devices that can be had; none makes a model fit.
+        let is_divisible = cannot.is_none();
         let cannot = cannot.or_else(|| too_many(&owning, args.max_devices));
         let stated = Context::stated_workload(args, context.scenario.as_ref());
         let lengths = stated.and_then(|workload| workload.prompt_tokens.as_ref());
@@ -64,6 +66,11 @@ impl Answer {
         for named in alternatives {
             let inputs = named.priced(base)?;
             let mut ranges = assumptions.ranges();
+            // One of another alternative says nothing about this one, whose own price it may not hold.
+            ranges.retain(|range| {
+                let point = inputs.get(range.input);
+                named.alternative.uses(range.input) && (range.low..=range.high).contains(&point)
+            });
             for (input, low, high) in &named.spread {
                 ranges.retain(|range| range.input != *input);
                 ranges.push(Range::new(&inputs, *input, *low, *high, "other listings")?);
@@ -72,10 +79,11 @@ impl Answer {
                 comparison: compare(&inputs)?,
                 swings: tornado(&inputs, &ranges),
                 draws: monte_carlo(&inputs, &ranges, args.draws as usize, args.seed),
-                // A division may do with the devices that can be had; none makes a model fit.
-                hybrid: split.divide(&inputs, lengths)?.filter(|hybrid| {
-                    cannot.is_none() || args.max_devices.is_some_and(|most| hybrid.devices <= most)
-                }),
+                hybrid: if is_divisible {
+                    split.divide(&inputs, lengths, args.max_devices)?
+                } else {
+                    None
+                },
                 name: named.name,
                 source: named.source,
                 conflicts: named.conflicts,
@@ -148,10 +156,8 @@ impl Answer {
             if !worked.swings.is_empty() && self.cannot.is_none() {
                 sections.push(swings(worked));
             }
-            if let Some(hybrid) = &worked.hybrid {
-                let (own, cloud) =
-                    (worked.comparison.owning.total(), worked.comparison.cloud_per_month);
-                sections.push(split::section(&worked.name, hybrid, own, cloud));
+            if let Some(divided) = &worked.hybrid {
+                sections.push(split::section(&worked.name, divided));
             }
         }
         sections.push(self.rests_on());
@@ -218,6 +224,7 @@ impl Answer {
                     grouped(tokens_per_day.to_u64().unwrap_or(u64::MAX))
                 }
                 BreakEvenVolume::Never(_) => "never".to_owned(),
+                BreakEvenVolume::OfABill => ABSENT.to_owned(),
             };
             let months = match &c.break_even {
                 BreakEven::After(months) => months.to_string(),
@@ -257,8 +264,16 @@ impl Answer {
                 notes.push(format!("{}: {}", worked.name, worked.source));
                 continue;
             }
-            if let BreakEvenVolume::Never(reason) = &worked.comparison.break_even_volume {
-                notes.push(format!("{}: no volume breaks even: {reason}.", worked.name));
+            match &worked.comparison.break_even_volume {
+                BreakEvenVolume::Never(reason) => {
+                    notes.push(format!("{}: no volume breaks even: {reason}.", worked.name));
+                }
+                BreakEvenVolume::OfABill => notes.push(format!(
+                    "{}: paid for this workload, and taken to grow with it: what other volumes \
+                     would cost is not known.",
+                    worked.name
+                )),
+                BreakEvenVolume::From { .. } => {}
             }
             if let BreakEven::Never(reason) = &worked.comparison.discounted_payback {
                 notes.push(format!("{}: {reason}.", worked.name));

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use rust_decimal::Decimal;
 
-use crate::cost::{Swing, compare, cumulative};
+use crate::cost::{BreakEvenVolume, Swing, compare, cumulative};
 use crate::report::chart::{Bar, Chart, Curves, Line, Mark, Tornado};
 use crate::units::Usd;
 
 use super::answer::{Answer, Worked, float, plain};
 
 impl Answer {
-    /// Draws three charts for each alternative; gives their files.
+    /// Draws up to three charts for each alternative; gives their files.
     pub fn charts(&self, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         if let Some(cannot) = &self.cannot {
             eprintln!("no charts: {} {cannot}", self.machine);
@@ -65,8 +65,12 @@ fn paid(machine: &str, worked: &Worked) -> Chart {
     })
 }
 
-/// Months to break-even at a tenth to a hundred times the workload; none where there are none.
+/// Months to break-even at a tenth to a hundred times the workload; none where there are none, or
+/// where a bill does not say what other volumes cost.
 fn by_volume(worked: &Worked) -> Option<Chart> {
+    if worked.comparison.break_even_volume == BreakEvenVolume::OfABill {
+        return None;
+    }
     let inputs = &worked.inputs;
     let each = inputs.prompt_tokens + inputs.new_tokens;
     let mut points = Vec::new();

@@ -68,6 +68,8 @@ impl Context {
         let preset = args.workload.as_ref().or_else(|| workload.and_then(|w| w.preset.as_ref()));
         if let Some(name) = preset {
             preset_workload(&mut all, Preset::find(name)?, workload.and_then(|w| w.users))?;
+        } else {
+            usual_day(&mut all)?;
         }
         if let Some(workload) = workload {
             self.scenario_workload(&mut all, workload)?;
@@ -114,7 +116,7 @@ impl Context {
         put(Input::cached_share, share.map(certain))?;
         let stated = workload.prompt_tokens.is_some();
         if let Some(turns) = workload.turns.filter(|&turns| turns > 1 && stated) {
-            with_turns(all, turns, &source)?;
+            with_turns(all, turns, &source, share.is_none())?;
         }
         if let Some(tokens) = workload.tokens_per_day {
             let inputs = all.inputs();
@@ -242,13 +244,45 @@ fn mean_length(length: &Length) -> Estimate {
 }
 
 /// Each turn has all turns before it in its prompt: of the mean request, that is half of what the
-/// other turns add.
-fn with_turns(all: &mut Assumptions, turns: u32, source: &str) -> anyhow::Result<()> {
+/// other turns add. A cache may answer that half, where nothing else is said of one.
+fn with_turns(
+    all: &mut Assumptions,
+    turns: u32,
+    source: &str,
+    is_share_assumed: bool,
+) -> anyhow::Result<()> {
     let inputs = all.inputs();
     let more = Decimal::from(turns - 1) / Decimal::TWO;
-    let prompt = inputs.prompt_tokens + more * (inputs.prompt_tokens + inputs.new_tokens);
-    let source = format!("{source}: the mean of {turns} turns, each with all before in its prompt");
-    all.put_point(Input::prompt_tokens, prompt, Basis::Stated, source)
+    let repeated = more * (inputs.prompt_tokens + inputs.new_tokens);
+    let prompt = inputs.prompt_tokens + repeated;
+    let mean = format!("{source}: the mean of {turns} turns, each with all before in its prompt");
+    all.put_point(Input::prompt_tokens, prompt, Basis::Stated, mean)?;
+    if !is_share_assumed || prompt.is_zero() {
+        return Ok(());
+    }
+    let share = (repeated / prompt).round_dp(4);
+    let why = format!("what {turns} turns repeat, all from a cache; 0 where nothing is cached");
+    all.put(Input::cached_share, (Decimal::ZERO, share, share), Basis::Assumed, why)
+}
+
+/// The day of requests of which nobody says when they come: that of an office, and nothing repeats.
+fn usual_day(all: &mut Assumptions) -> anyhow::Result<()> {
+    let office = Preset::find("chat-team")?.of(crate::cost::Inputs::blank());
+    let whole = |low: i64, high: i64| (Decimal::from(low), Decimal::from(high));
+    for (input, (low, high), why) in [
+        (Input::working_days_per_month, whole(20, 23), "an office; 30.4 around the calendar"),
+        (Input::active_hours_per_day, whole(8, 12), "an office; 24 around the clock"),
+        (Input::peak_factor, whole(2, 5), "an office; 1 where requests come evenly"),
+    ] {
+        all.put(input, (low, office.get(input), high), Basis::Assumed, why)?;
+    }
+    for (input, why) in [
+        (Input::cached_share, "no two prompts begin alike"),
+        (Input::batch_share, "no request can wait"),
+    ] {
+        all.put_point(input, Decimal::ZERO, Basis::Assumed, why)?;
+    }
+    Ok(())
 }
 
 fn preset_workload(

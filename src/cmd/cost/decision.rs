@@ -52,7 +52,7 @@ pub fn work_out(args: &DecideArgs) -> anyhow::Result<Outcome> {
         }
         settle::Settled::Known(basis) => basis,
     };
-    let alternatives = context.alternatives(question, &basis.assumptions)?;
+    let alternatives = context.alternatives(question, &basis.assumptions, machine.as_ref())?;
     let answer = Answer::work_out(name, &context, basis, alternatives, question, &args.split)?;
     Ok(Outcome::Known(Box::new(answer)))
 }

@@ -26,22 +26,26 @@ pub fn find(root: &Path, scenario: &Scenario, demand: &Demand) -> anyhow::Result
     let mut others = Vec::new();
     let mut folder = None;
     for path in folders(root, &scenario.name) {
+        let records = read_records(&path.join("records.csv"))?;
+        // The folder of 'dual-rtx5090' ends like one of 'rtx5090'.
+        if records.iter().any(|record| record.scenario != scenario.name) {
+            continue;
+        }
         match differences(&path, scenario)? {
             differences if differences.is_empty() => {
-                folder = Some(path);
+                folder = Some((path, records));
                 break;
             }
             differences => others.push(format!("'{}': {}", path.display(), differences[0])),
         }
     }
-    let Some(folder) = folder else {
+    let Some((folder, records)) = folder else {
         return Ok(Found::Nothing(if others.is_empty() {
             format!("no results of '{}' in '{}'", scenario.name, root.display())
         } else {
             format!("the results of '{}' are of other machines: {}", scenario.name, others[0])
         }));
     };
-    let records = read_records(&folder.join("records.csv"))?;
     let slo = demand.slo;
     // Attainment was counted against the limits that held then.
     let counted = slo.is_some() && is_same_slo(&folder, scenario);

@@ -101,7 +101,7 @@ struct QuestionArgs {
     #[arg(long)]
     no_cache_discount: bool,
     /// A rented GPU to compare with, as `runpod/H100 PCIe 80GB` (`bench prices --gpus`); needs
-    /// --rent-device or --rent-tok-s. Around the clock, or --set rent_hours_per_day=HOURS.
+    /// --rent-device or --rent-tok-s; `--rent-device "2x …"` pays two of them. Around the clock, or --set rent_hours_per_day=HOURS.
     #[arg(long, value_name = "PROVIDER/GPU")]
     rent: Option<String>,
     /// The rented GPU's name in the catalogue (`bench devices`), so that its speed is predicted.
@@ -113,7 +113,8 @@ struct QuestionArgs {
     /// Which offer of the rented GPU, as on-demand, spot or reserved; otherwise the newest.
     #[arg(long, value_name = "WORD", requires = "rent")]
     rent_offer: Option<String>,
-    /// What is paid for APIs today, in USD a month, as an alternative of its own.
+    /// What is paid for APIs today, in USD a month, as an alternative of its own; it grows with the
+    /// use.
     #[arg(long, value_name = "USD")]
     bill: Option<rust_decimal::Decimal>,
     /// The country whose electricity tariff and carbon intensity hold.
@@ -131,7 +132,8 @@ struct QuestionArgs {
     /// Gives an input another range, as device_usd=1800..2700.
     #[arg(long, value_name = "INPUT=LOW..HIGH")]
     range: Vec<String>,
-    /// Devices that can be had at most; a workload that needs more cannot be served.
+    /// Devices that can be had at most; a workload that needs more cannot be served, but a part of it
+    /// can with --hybrid.
     #[arg(long, value_name = "N")]
     max_devices: Option<u32>,
     /// Random draws from all ranges.

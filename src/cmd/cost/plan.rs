@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use jiff::civil::Date;
+use rust_decimal::Decimal;
 use rust_decimal::prelude::FromPrimitive;
-use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::electricity::ExchangeRate;
@@ -87,6 +87,9 @@ impl Plan {
     }
 
     /// Puts the workload, the speed and the number of devices.
+    ///
+    /// A plan of n devices says that n - 1 are too few: the need lies between, and is taken for
+    /// n - 1/2, so that a growth or a draw of a few per cent does not buy one more.
     pub fn put(&self, all: &mut Assumptions) -> anyhow::Result<()> {
         let number = |name: &str, value: f64| {
             let number = Decimal::from_f64(value).and_then(|number| number.round_sf(6));
@@ -120,10 +123,9 @@ impl Plan {
         all.put_point(Input::busy_factor, busy, Basis::Predicted, source.clone())?;
         let speed = number("tok_s_per_device", self.tok_s_per_device)?;
         all.put_point(Input::output_tok_s, speed, basis, source.clone())?;
-        // Rounded up, so that the devices are not overrun by the last digit.
         let each = |devices: u32| {
-            let each = requests / Decimal::from(devices.max(1));
-            each.round_sf_with_strategy(12, RoundingStrategy::AwayFromZero).unwrap_or(each)
+            let each = requests / (Decimal::from(devices.max(1)) - Decimal::new(5, 1));
+            each.round_sf(12).unwrap_or(each)
         };
         let likely = each(self.devices);
         let low = each(self.devices_high.unwrap_or(self.devices)).min(likely);
@@ -202,4 +204,45 @@ pub fn owning(plan: &Plan, machine: &Machine, prices: &Prices<'_>) -> anyhow::Re
         purchase_usd: likely.purchase,
         price_source: price.source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_of_four_devices_is_four_also_a_little_above_its_requests() {
+        let plan = Plan {
+            device: None,
+            devices: 4,
+            devices_low: 3,
+            devices_high: Some(5),
+            basis: "predicted".into(),
+            workload: "test".into(),
+            beside: 0,
+            requests_per_day: 7000.0,
+            prompt_tokens: 100.0,
+            cached_share: 0.0,
+            new_tokens: 100.0,
+            active_hours_per_day: 24.0,
+            peak_factor: 1.0,
+            busy_factor: 1.0,
+            working_days_per_month: 21.0,
+            tok_s_per_device: 100.0,
+            command: "bench capacity".into(),
+        };
+        let mut all = Assumptions::default();
+        plan.put(&mut all).unwrap();
+        // 7,000 / 3.5, between 7,000 / 4.5 and 7,000 / 2.5.
+        let row = all.get(Input::requests_per_device).unwrap();
+        assert_eq!((row.likely, row.high), (2000.into(), 2800.into()));
+        assert_eq!(row.low.round(), Decimal::from(1556));
+        let devices = |growth: i64| {
+            let mut inputs = all.inputs();
+            inputs.growth_per_year = Decimal::new(growth, 2);
+            compare(&inputs).unwrap().devices
+        };
+        // Two years of growth: 3.5 x 1.05^2 = 3.86, and 3.5 x 1.1^2 = 4.24.
+        assert_eq!((devices(0), devices(5), devices(10)), (4, 4, 5));
+    }
 }

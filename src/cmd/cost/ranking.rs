@@ -47,11 +47,11 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     // A price that is missing is missing for every machine.
     let mut workload = context.common(&args.question)?;
     flags::set(&mut workload, &args.question)?;
-    for named in context.alternatives(&args.question, &workload)? {
+    for named in context.alternatives(&args.question, &workload, None)? {
         named.priced(workload.inputs())?;
     }
     let mut ranked = Vec::new();
-    for word in words(&args.devices, &context) {
+    for word in words(&args.devices, &context)? {
         let (device, speed) = word.split_once('=').unwrap_or((&word, ""));
         // An unknown device is wrong input; one that we know too little about is a row.
         let machine = Machine::parse(device, &context.own)?;
@@ -77,13 +77,22 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     print(args.question.format, &context, &ranked)
 }
 
-fn words(devices: &[String], context: &Context) -> Vec<String> {
-    if devices.iter().all(|word| word != "all") {
-        return devices.to_vec();
+/// The machines, with `all` in full but for those that are named beside it.
+fn words(devices: &[String], context: &Context) -> anyhow::Result<Vec<String>> {
+    let (all, mut words): (Vec<String>, Vec<String>) =
+        devices.iter().cloned().partition(|word| word == "all");
+    if all.is_empty() {
+        return Ok(words);
+    }
+    let mut named = Vec::new();
+    for word in &words {
+        let device = word.split_once('=').map_or(word.as_str(), |(device, _)| device);
+        named.push(Machine::parse(device, &context.own)?.name);
     }
     let all = context.own.iter().chain(crate::catalog::hardware::all());
     let priced = all.filter(|d| d.list_price.is_some() || d.street_price.is_some());
-    priced.map(|device| device.id.clone()).collect()
+    words.extend(priced.map(|d| d.id.clone()).filter(|id| !named.contains(id)));
+    Ok(words)
 }
 
 fn work_out(
@@ -103,7 +112,7 @@ fn work_out(
         bail!(reason);
     }
     let mut against = Vec::new();
-    for named in context.alternatives(args, &assumptions)? {
+    for named in context.alternatives(args, &assumptions, Some(machine))? {
         let compared = compare(&named.priced(inputs)?)?;
         against.push((named.name, compared));
     }

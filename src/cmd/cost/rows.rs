@@ -97,7 +97,7 @@ impl Answer {
         };
         let volume = match &c.break_even_volume {
             BreakEvenVolume::From { tokens_per_day, .. } => tokens_per_day.to_string(),
-            BreakEvenVolume::Never(_) => String::new(),
+            BreakEvenVolume::Never(_) | BreakEvenVolume::OfABill => String::new(),
         };
         let speed = self.assumptions.get(Input::output_tok_s);
         vec![
@@ -151,7 +151,8 @@ impl Answer {
             .map(|worked| {
                 let mut said = json!({
                     "name": worked.name, "source": worked.source, "conflicts": worked.conflicts,
-                    "verdict": self.verdict(worked), "hybrid": worked.hybrid,
+                    "verdict": self.verdict(worked),
+                    "hybrid": worked.hybrid.as_ref().map(|divided| &divided.best),
                     "cloud_per_month": worked.comparison.cloud_per_month,
                     "cloud_per_mtok": worked.comparison.cloud_per_mtok,
                 });

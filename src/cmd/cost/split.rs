@@ -8,7 +8,7 @@ use rust_decimal::prelude::ToPrimitive;
 use crate::cost::{self, Hybrid, Inputs, Routing, Task};
 use crate::report::{Section, Table};
 use crate::scenario::Length;
-use crate::units::{ABSENT, Tokens, Usd};
+use crate::units::{ABSENT, Tokens};
 
 /// Which part of the requests goes to the own machine.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -16,8 +16,8 @@ pub struct SplitArgs {
     /// Also find the cheapest division between own machines and each API.
     #[arg(long, value_enum, value_name = "HOW")]
     hybrid: Option<How>,
-    /// Prices this share of the requests on own machines instead of searching, 0 to 1.
-    #[arg(long, value_name = "SHARE", requires = "hybrid")]
+    /// With `share`: prices this share of the requests on own machines instead of searching, 0 to 1.
+    #[arg(long, value_name = "SHARE", requires = "hybrid", conflicts_with = "quality_floor")]
     local_share: Option<Decimal>,
     /// A kind of requests: its share of all, prompt and new tokens, and the quality of the local
     /// and the cloud's answers; may be given several times.
@@ -45,26 +45,49 @@ enum How {
     Task,
 }
 
+/// A division, and the two that it lies between.
+pub struct Divided {
+    pub best: Hybrid,
+    pub all_local: Hybrid,
+    pub all_cloud: Hybrid,
+}
+
 impl SplitArgs {
-    /// The cheapest or the stated division; none where none is asked for. Prompts are spread as
-    /// `lengths` says.
+    /// The cheapest or the stated division, on no more devices than `most`; none where none is asked
+    /// for. Prompts are spread as `lengths` says.
     pub fn divide(
         &self,
         inputs: &Inputs,
         lengths: Option<&Length>,
-    ) -> anyhow::Result<Option<Hybrid>> {
+        most: Option<u32>,
+    ) -> anyhow::Result<Option<Divided>> {
         let Some(how) = self.hybrid else { return Ok(None) };
+        ensure!(
+            self.local_share.is_none() || how == How::Share,
+            "--local-share is a share of all requests alike: use it with --hybrid share, or leave \
+             it out so that the cheapest division is found"
+        );
         let tasks = self.tasks(how, inputs, lengths)?;
         let routing = match how {
             How::Share => Routing::ByShare,
             How::Length => Routing::ByLength,
             How::Task => Routing::ByTask,
         };
-        let found = match self.local_share {
-            Some(share) => cost::divide(inputs, &tasks, &vec![share; tasks.len()])?,
-            None => cost::cheapest(inputs, &tasks, routing, self.quality_floor)?,
+        let alike = |share: Decimal| cost::divide(inputs, &tasks, &vec![share; tasks.len()]);
+        let best = match self.local_share {
+            Some(share) => {
+                let stated = alike(share)?;
+                ensure!(
+                    most.is_none_or(|most| stated.devices <= most),
+                    "--local-share {share} needs {} devices, more than --max-devices",
+                    stated.devices
+                );
+                stated
+            }
+            None => cost::cheapest(inputs, &tasks, routing, self.quality_floor, most)?,
         };
-        Ok(Some(found))
+        let (all_local, all_cloud) = (alike(Decimal::ONE)?, alike(Decimal::ZERO)?);
+        Ok(Some(Divided { best, all_local, all_cloud }))
     }
 
     fn tasks(
@@ -173,7 +196,9 @@ fn task(text: &str) -> anyhow::Result<Task> {
 }
 
 /// The division as a table, with what all and nothing local cost.
-pub fn section(name: &str, hybrid: &Hybrid, all_local: Usd, all_cloud: Usd) -> Section {
+pub fn section(name: &str, divided: &Divided) -> Section {
+    let Divided { best: hybrid, all_local, all_cloud } = divided;
+    let on = |devices| format!("{devices} device{}", if devices == 1 { "" } else { "s" });
     let mut table = Table::new(&["requests", ">local"]);
     for (task, share) in &hybrid.tasks {
         table.rows.push(vec![task.clone(), share.to_string()]);
@@ -182,14 +207,16 @@ pub fn section(name: &str, hybrid: &Hybrid, all_local: Usd, all_cloud: Usd) -> S
         hybrid.quality.map_or(ABSENT.to_owned(), |q| q.round_dp(4).normalize().to_string());
     let notes = vec![
         format!(
-            "{} of the requests on {} device{} for {} a month, the rest for {}: {} together; all \
-             local {all_local}, all in the cloud {all_cloud}.",
+            "{} of the requests on {} for {} a month, the rest for {}: {} together; all local {} \
+             on {}, all in the cloud {}.",
             hybrid.local_share,
-            hybrid.devices,
-            if hybrid.devices == 1 { "" } else { "s" },
+            on(hybrid.devices),
             hybrid.owning_per_month,
             hybrid.cloud_per_month,
-            hybrid.total_per_month()
+            hybrid.total_per_month(),
+            all_local.total_per_month(),
+            on(all_local.devices),
+            all_cloud.total_per_month()
         ),
         format!("Mean quality of the answers: {quality}."),
     ];
@@ -228,8 +255,11 @@ mod tests {
         let inputs = Inputs::blank();
         for (how, words) in [(How::Length, "spreads 'prompt_tokens'"), (How::Task, "--task")] {
             let args = SplitArgs { hybrid: Some(how), ..SplitArgs::default() };
-            let error = args.divide(&inputs, None).unwrap_err().to_string();
+            let error = args.divide(&inputs, None, None).err().unwrap().to_string();
             assert!(error.contains(words), "{error}");
+            let half = SplitArgs { local_share: Some(Decimal::new(5, 1)), ..args };
+            let error = half.divide(&inputs, None, None).err().unwrap().to_string();
+            assert!(error.contains("use it with --hybrid share"), "{error}");
         }
     }
 }

@@ -30,6 +30,18 @@ fn growth_and_falling_prices_year_by_year() {
 }
 
 #[test]
+fn a_bill_grows_with_the_use() {
+    // 500, then 500 x 1.5 x 0.8 = 600; the mean of both.
+    let mut inputs = Alternative::Bill(Usd(dec("500"))).of(cached_calls()).unwrap();
+    inputs.life_years = dec("2");
+    inputs.growth_per_year = dec("0.5");
+    inputs.api_change_per_year = dec("-0.2");
+    let compared = compare(&inputs).unwrap();
+    assert_eq!(compared.cloud_per_month, Usd(dec("550")));
+    assert_eq!(compared.break_even_volume, BreakEvenVolume::OfABill);
+}
+
+#[test]
 fn a_price_that_the_list_does_not_have_is_never_zero() {
     let without =
         |cached, batch_discount| Alternative::Api(ApiPrice { cached, batch_discount, ..listed() });
@@ -59,6 +71,41 @@ fn rented_gpus_are_paid_by_the_hour_whether_they_work_or_not() {
     inputs.peak_factor = dec("10");
     let compared = compare(&inputs).unwrap();
     assert_eq!((compared.rented, compared.cloud_per_month), (2, Usd(dec("2922"))));
+    // Twice the requests in the second of two years: 1.25 GPUs, then 2.5; 2 x 1,461 and 3 x 1,461.
+    inputs.life_years = dec("2");
+    inputs.growth_per_year = dec("1");
+    let compared = compare(&inputs).unwrap();
+    assert_eq!((compared.rented, compared.cloud_per_month), (3, Usd(dec("3652.5"))));
+    // Rented while nobody asks.
+    inputs.rent_hours_per_day = dec("7");
+    assert!(
+        compare(&inputs).unwrap_err().to_string().starts_with("'rent_hours_per_day' 7 is below")
+    );
+    inputs.rent_hours_per_day = dec("0");
+    assert!(compare(&inputs).is_err());
+}
+
+#[test]
+fn rented_gpus_that_are_as_fast_as_the_own_ones_stay_so() {
+    let as_fast = Alternative::Gpus {
+        price: UsdPerHour(dec("2")),
+        hours_per_day: dec("24"),
+        tok_s: TokensPerSecond(0.0),
+        prompt_s_per_mtok: Decimal::ZERO,
+    };
+    let mut inputs = as_fast.of(an_hour_a_day()).unwrap();
+    inputs.prompt_tokens = dec("1000");
+    // 3.6 s at 100 tok/s, 36 s at 10, 360 s at 1: an hour, 10 and 100 hours a day.
+    for (speed, count) in [(100.0, 1), (10.0, 1), (1.0, 5)] {
+        inputs.output_tok_s = TokensPerSecond(speed);
+        let compared = compare(&inputs).unwrap();
+        assert_eq!((compared.rented, compared.devices), (count, count), "{speed}");
+    }
+    // 100 s more for the prompt of each: 27.8 hours more.
+    inputs.prompt_s_per_mtok = dec("100000");
+    assert_eq!(compare(&inputs).unwrap().rented, 6);
+    inputs.requests_per_device = dec("400");
+    assert_eq!(compare(&inputs).unwrap().rented, 3);
 }
 
 #[test]

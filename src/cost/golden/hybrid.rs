@@ -45,7 +45,7 @@ fn a_hybrid_is_the_sum_of_its_parts() {
 #[test]
 fn the_cheapest_division_keeps_the_quality_that_the_user_asks_for() {
     let cheapest = |routing, floor: Option<&str>| {
-        cheapest(&for_hybrid(), &tasks(), routing, floor.map(dec)).unwrap()
+        cheapest(&for_hybrid(), &tasks(), routing, floor.map(dec), None).unwrap()
     };
     // All local: 36,000 s of answers a day on 86,400 s of one device: 100 a month.
     let free = cheapest(Routing::ByTask, None);
@@ -58,7 +58,8 @@ fn the_cheapest_division_keeps_the_quality_that_the_user_asks_for() {
     let half = cheapest(Routing::ByShare, Some("0.845"));
     assert_eq!(half.local_share.0, 0.5);
     assert_eq!(half.quality, Some(dec("0.845")));
-    let error = crate::cost::cheapest(&for_hybrid(), &tasks(), Routing::ByShare, Some(dec("0.95")));
+    let high = Some(dec("0.95"));
+    let error = crate::cost::cheapest(&for_hybrid(), &tasks(), Routing::ByShare, high, None);
     assert!(error.unwrap_err().to_string().contains("above the cloud's own 0.9"));
 }
 
@@ -68,7 +69,41 @@ fn devices_are_filled_where_one_more_does_not_pay() {
     let mut inputs = for_hybrid();
     inputs.output_tok_s = TokensPerSecond(20.0);
     inputs.device_usd = Usd(dec("11500"));
-    let best = cheapest(&inputs, &tasks(), Routing::ByTask, None).unwrap();
+    let best = cheapest(&inputs, &tasks(), Routing::ByTask, None, None).unwrap();
     assert_eq!(best.devices, 2);
     assert!(best.local_share.0 > 0.9 && best.local_share.0 < 1.0, "{best:?}");
+}
+
+#[test]
+fn the_devices_that_can_be_had_are_filled_and_the_rest_is_in_the_cloud() {
+    // 20 tok/s at 100 a month each: all requests fill 2.0833 devices, of which the third does not pay.
+    // One is full at 0.48 of the requests: 100 and 0.52 x 1,680.
+    let mut inputs = for_hybrid();
+    inputs.output_tok_s = TokensPerSecond(20.0);
+    let best = |most| cheapest(&inputs, &tasks(), Routing::ByShare, None, most).unwrap();
+    assert_eq!(best(None).devices, 2);
+    let one = best(Some(1));
+    assert_eq!((one.devices, one.local_share.0), (1, 0.48));
+    assert_eq!(cents(one.total_per_month()), "973.60");
+    assert_eq!(best(Some(0)).local_share.0, 0.0);
+}
+
+#[test]
+fn a_bill_is_paid_for_what_stays_in_the_cloud() {
+    let mut inputs = Alternative::Bill(Usd(dec("500"))).of(for_hybrid()).unwrap();
+    let alike = [Task { share: Decimal::ONE, ..tasks().remove(1) }];
+    let divided = |inputs: &Inputs, share| divide(inputs, &alike, &[dec(share)]).unwrap();
+    assert_eq!(cents(divided(&inputs, "0").total_per_month()), "500.00");
+    assert_eq!(cents(divided(&inputs, "0.5").cloud_per_month), "250.00");
+    assert_eq!(cents(divided(&inputs, "1").total_per_month()), "100.00");
+    let best = cheapest(&inputs, &alike, Routing::ByShare, None, None).unwrap();
+    assert_eq!(cents(best.total_per_month()), "100.00");
+    // 550 of the 2,720 tokens of both tasks are of the first: 500 x 2,170 / 2,720 remain.
+    let first = divide(&inputs, &tasks(), &[dec("1"), dec("0")]).unwrap();
+    assert_eq!(cents(first.cloud_per_month), "398.90");
+    // No request rents no GPU.
+    inputs.api_usd_per_month = Usd(Decimal::ZERO);
+    inputs.rent_usd_per_gpu_hour = UsdPerHour(dec("2"));
+    assert_eq!(cents(divided(&inputs, "1").cloud_per_month), "0.00");
+    assert_eq!(cents(divided(&inputs, "0").cloud_per_month), "1461.00");
 }

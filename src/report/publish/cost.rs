@@ -16,11 +16,12 @@ const CENTS: [i64; 8] = [5, 10, 15, 20, 25, 30, 40, 50];
 /// Prices of the hardware in per cent of the one that is stated.
 const PER_CENT: [i64; 9] = [25, 50, 75, 100, 125, 150, 175, 200, 300];
 
-/// The grid around the inputs of one alternative; none where a month has no tokens.
+/// The grid around the inputs of one alternative; none where a month has no tokens, or where a bill
+/// does not say what other volumes cost.
 pub fn explorer(against: &str, inputs: &Inputs) -> Option<Explorer> {
     let each = inputs.prompt_tokens + inputs.new_tokens;
     let here = (inputs.requests_per_day * each).to_f64().filter(|tokens| *tokens > 0.0)?;
-    if inputs.device_usd.0.is_zero() {
+    if inputs.device_usd.0.is_zero() || !inputs.api_usd_per_month.0.is_zero() {
         return None;
     }
     let half = (f64::from(STEPS) * SIDES) as i32;
