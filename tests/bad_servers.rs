@@ -27,6 +27,12 @@ enum Reply {
     Short,
     /// Nothing, ever.
     Silence,
+    /// The connection ends before any answer, long after the request came.
+    LateEnd,
+    /// Comments, for ever.
+    Comments,
+    /// Twice as many tokens as were asked for.
+    Twice,
     /// From now on nothing listens.
     Death,
 }
@@ -141,6 +147,20 @@ fn answer(
             std::thread::sleep(Duration::from_secs(30));
             return false;
         }
+        Reply::LateEnd => {
+            std::thread::sleep(Duration::from_millis(300));
+            return false;
+        }
+        Reply::Comments => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+            let mut open = connection.write_all(head.as_bytes()).is_ok();
+            while open {
+                std::thread::sleep(Duration::from_millis(50));
+                open = connection.write_all(b": wait\n\n").is_ok();
+            }
+            return false;
+        }
+        Reply::Twice => (2 * asked, true),
         Reply::Death => return false,
     };
     let head =
@@ -314,6 +334,91 @@ fn an_early_end_voids_its_trial_whole_and_no_other() {
 }
 
 #[test]
+fn more_tokens_than_asked_for_void_the_trial() {
+    let record = bad_row(&Server::start(|_| Reply::Twice).url, "early_end = \"allowed\"\n");
+    assert_eq!(record.outcome, Outcome::Failed);
+    assert!(reason(&record).contains("12 of 6 tokens"), "{}", reason(&record));
+}
+
+#[test]
+fn a_request_that_the_server_worked_on_is_not_sent_again() {
+    let server = Server::start(|n| if n == 12 { Reply::LateEnd } else { Reply::Whole });
+    let record = bad_row(&server.url, "");
+    assert_eq!(record.failed_requests, Some(1));
+    assert!(record.failure.unwrap().contains("before any answer"));
+    assert_eq!(server.prompts.lock().unwrap().len(), 4 * 8);
+}
+
+#[test]
+fn a_request_without_an_end_costs_itself_and_not_its_trial() {
+    let server = Server::start(|n| if n == 15 { Reply::Comments } else { Reply::Whole });
+    let (place, _mock) = beside_a_good_one(&server.url, "");
+    let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
+    let text = text.replace("trial_seconds = 20", "trial_seconds = 3");
+    std::fs::write(place.path().join("scenario.toml"), text).unwrap();
+    let output = place.run(&[]);
+    let record = &place.records()[0];
+    assert_eq!(record.outcome, Outcome::Measured, "{:?} {}", record.reason, stderr(&output));
+    assert_eq!((record.requests, record.failed_requests), (Some(24), Some(1)));
+    assert!(record.failure.as_ref().unwrap().contains("time was over"), "{:?}", record.failure);
+}
+
+/// A scenario that searches for the most users of a server at `url`.
+fn search(url: &str) -> Place {
+    Place::with_scenario(&format!(
+        r#"
+[slo]
+e2e_ms = 2000
+search = true
+attainment = 0.5
+
+[[matrix]]
+models = ["qwen3-0.6b"]
+quants = ["Q4_K_M"]
+engines = ["vllm"]
+points = [{{ prompt_tokens = 8, new_tokens = 2 }}]
+concurrency = [1]
+requests = 8
+
+[servers.vllm]
+url = "{url}"
+"#
+    ))
+}
+
+/// The search for users, once what it says of itself was verified.
+fn searched(place: &Place) -> Record {
+    place.run(&["--only", "slo-users"]);
+    let verified = place.bench(&["verify"]).arg(place.results()).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    place.records().remove(0)
+}
+
+#[test]
+fn a_server_that_dies_ends_its_search_with_what_was_probed() {
+    // The warm-up, a probe of one user and one of two; the third finds nobody.
+    let server = Server::start(|n| if n < 30 { Reply::Whole } else { Reply::Death });
+    let record = searched(&search(&server.url));
+    let probes = record.slo_probes.clone().unwrap();
+    assert_eq!(record.outcome, Outcome::Failed, "{probes}");
+    assert!(probes.ends_with("users failed") && probes.contains("8 of 8"), "{probes}");
+    assert!(reason(&record).contains("no request succeeded"), "{}", reason(&record));
+}
+
+#[test]
+fn a_server_that_refuses_a_load_has_missed_it() {
+    let server = Server::start(|n| match n {
+        0..30 => Reply::Whole,
+        _ => Reply::Status("503 Service Unavailable", "{\"error\":\"busy\"}"),
+    });
+    let record = searched(&search(&server.url));
+    let probes = record.slo_probes.clone().unwrap();
+    assert_eq!(record.outcome, Outcome::Measured, "{:?} {probes}", record.reason);
+    assert!(record.slo_capacity_users.is_some() && record.slo_missed_users.is_some(), "{probes}");
+    assert_eq!(record.failed_requests, Some(0), "{:?}", record.failure);
+}
+
+#[test]
 fn an_early_end_counts_where_the_scenario_allows_it() {
     let server = Server::start(|n| if n % 4 == 1 { Reply::Short } else { Reply::Whole });
     let record = bad_row(&server.url, "early_end = \"allowed\"\n");
@@ -355,7 +460,8 @@ fn an_endless_line_does_not_fill_the_memory() {
     let settings = Settings { slots: 8, slot_tokens: 64, ..Settings::default() };
     child.ask(&Job::Load { model: Model { path: "mock".into() }, settings }, patience).unwrap();
     let request = Request { prompt: vec![1; 8], output: vec![1; 8], ..Request::default() };
-    let job = Job::Trial { requests: vec![request; 8], schedule: Schedule::Continuous };
+    let requests = vec![request; 8];
+    let job = Job::Trial { requests, schedule: Schedule::Continuous, limit_ns: None };
     let Event::Trial { samples, .. } = child.ask(&job, patience).unwrap() else {
         panic!("no trial")
     };

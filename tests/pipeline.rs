@@ -190,6 +190,59 @@ fn resume_measures_what_is_missing_and_nothing_twice() {
 }
 
 #[test]
+fn each_case_of_a_turn_has_its_own_weights() {
+    let (slow, fast) = ("m@decode_tps=200.gguf", "m@decode_tps=800.gguf");
+    let place = scenario(slow);
+    let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
+    let matrix = text[text.find("[[matrix]]").unwrap()..].replace(slow, fast);
+    let text = text.replace("[trials]\n", "[trials]\nin_turn = \"model\"\n") + &matrix;
+    std::fs::write(place.path().join("scenario.toml"), text).unwrap();
+    place.write_header(fast);
+    let output = place.run(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut speeds: Vec<_> =
+        place.records().iter().map(|r| r.decode_tok_s_median.unwrap()).collect();
+    speeds.sort_by(f64::total_cmp);
+    assert!(speeds.len() == 2 && speeds[0] < 250.0 && speeds[1] > 600.0, "{speeds:?}");
+}
+
+/// A run of an engine that needs 0.2 s for a trial, whose time is over after `seconds`.
+fn short_of_time(seconds: &str, trials: &str) -> Place {
+    let place = scenario_with(
+        "m@decode_tps=80,prefill_tps=100000.gguf",
+        &format!("scenario_seconds = {seconds}"),
+    );
+    let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
+    let text = text.replace("min = 5\nmax = 5", trials);
+    std::fs::write(place.path().join("scenario.toml"), text).unwrap();
+    place
+}
+
+#[test]
+fn a_case_with_too_few_trials_when_the_time_is_over_has_no_row_and_is_resumed() {
+    let place = short_of_time("2", "min = 40\nmax = 40");
+    let output = place.run(&[]);
+    assert!(stderr(&output).contains("cases without a row: 1;"), "{}", stderr(&output));
+    assert_eq!(place.records(), []);
+    let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
+    let text = text.replace("scenario_seconds = 2", "").replace("= 40", "= 2");
+    std::fs::write(place.path().join("scenario.toml"), text).unwrap();
+    let output = place.run(&["--resume"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(place.records()[0].trials, 2);
+}
+
+#[test]
+fn a_case_with_enough_trials_when_the_time_is_over_is_marked() {
+    let place = short_of_time("4", "min = 2\nmax = 100\ninterval = 0.001");
+    let output = place.run(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let record = &place.records()[0];
+    assert!((2..100).contains(&record.trials), "{}", record.trials);
+    assert!(record.marks.contains("timed-out"), "{}", record.marks);
+}
+
+#[test]
 fn a_killed_run_leaves_whole_files_and_is_resumed() {
     let place = scenario("m@decode_tps=100.gguf");
     let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();

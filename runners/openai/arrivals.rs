@@ -17,6 +17,10 @@ pub type Fault = (ServedFault, String);
 /// the stamps of others.
 #[derive(Debug, Default)]
 pub struct Arrivals {
+    /// The most tokens, and events, that are taken.
+    most: usize,
+    /// Token ids so far.
+    ids: usize,
     raw: Vec<u8>,
     /// Ends of what was read (in `raw`), with their times.
     reads: Vec<(usize, u64)>,
@@ -43,6 +47,12 @@ struct Seen {
 }
 
 impl Arrivals {
+    /// For a response of `asked` tokens. A few times as many may come, from a server that ignores
+    /// the limit; of an endless one nothing is to fill the memory.
+    pub fn new(asked: usize) -> Self {
+        Self { most: 4 * asked + 1000, ..Self::default() }
+    }
+
     /// Takes bytes that were read at `at_ns`. They are parsed when they have become many.
     pub fn push(&mut self, bytes: &[u8], at_ns: u64) -> Result<(), Fault> {
         self.raw.extend_from_slice(bytes);
@@ -163,6 +173,17 @@ impl Arrivals {
         if let Some(error) = event.error() {
             return Err((ServedFault::Stream, format!("the server reported an error: {error}")));
         }
+        self.ids += event.ids().unwrap_or(0) as usize;
+        let claimed = event.usage().output_tokens.unwrap_or(0) as usize;
+        if self.count.max(self.ids).max(claimed) > self.most {
+            let words = format!(
+                "more than {} events or tokens; event {}: {}",
+                self.most,
+                self.count,
+                quote(payload)
+            );
+            return Err((ServedFault::Malformed, words));
+        }
         let brings = event.brings();
         self.done |= event.ends();
         if let Some(finish) = event.finish() {
@@ -267,7 +288,7 @@ mod tests {
     use super::*;
 
     fn arrivals(parts: &[(&str, u64)]) -> (Vec<u64>, Served) {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new(100);
         for (text, at) in parts {
             arrivals.push(text.as_bytes(), *at).unwrap();
         }
@@ -351,7 +372,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_quoted() {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new(100);
         arrivals.push(b"<html>502</html>\n", 1).unwrap();
         let (kind, words) = arrivals.parse(true).unwrap_err();
         assert_eq!(kind, ServedFault::Malformed);
@@ -359,8 +380,29 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_of_four_thousand_million_tokens_is_not_believed() {
+        let mut arrivals = Arrivals::new(16);
+        let event = b"data: {\"choices\":[{\"text\":\"a\"}],\
+            \"usage\":{\"completion_tokens\":4000000000}}\n\n";
+        arrivals.push(event, 1).unwrap();
+        let (kind, words) = arrivals.parse(true).unwrap_err();
+        assert_eq!(kind, ServedFault::Malformed);
+        assert!(words.contains("more than 1064"), "{words}");
+        assert!(arrivals.finish(2).0.len() <= 1064);
+    }
+
+    #[test]
+    fn an_endless_stream_of_small_events_ends() {
+        let mut arrivals = Arrivals::new(16);
+        let event = b"data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+        let error = (0..100_000).find_map(|i| arrivals.push(event, i).err());
+        assert!(error.is_some_and(|(kind, _)| kind == ServedFault::Malformed));
+        assert!(arrivals.events.len() <= 1064);
+    }
+
+    #[test]
     fn an_endless_line_ends_at_a_mebibyte() {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new(100);
         let error = (0..100_000).find_map(|i| arrivals.push(&[b'x'; 4096], i).err());
         assert!(error.is_some_and(|(_, words)| words.contains("longer than")));
         assert!(arrivals.raw.len() < 3 << 20);

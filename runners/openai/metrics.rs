@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bench::runner::protocol::Served;
+use bench::runner::protocol::{Served, ServedFault};
 use tokio::runtime::Runtime;
 
 use crate::connection::{Target, exchange};
@@ -58,6 +58,16 @@ impl Sums {
     }
 }
 
+/// Those of a trial's requests that reached the server; none where one failed: it is in the
+/// server's sums or not, nobody knows.
+fn whole<'a, 'b>(requests: &'a mut [&'b mut Served]) -> Option<Vec<&'a mut &'b mut Served>> {
+    let not_started = |served: &Served| {
+        served.error.as_ref().is_some_and(|error| error.kind == ServedFault::NotStarted)
+    };
+    let started: Vec<_> = requests.iter_mut().filter(|served| !not_started(served)).collect();
+    started.iter().all(|served| served.error.is_none()).then_some(started)
+}
+
 /// Writes what the server counted since `before` into the whole ones of a trial's requests.
 pub fn fill(
     runtime: &Runtime,
@@ -66,7 +76,8 @@ pub fn fill(
     before: &Sums,
     requests: &mut [&mut Served],
 ) {
-    let whole = requests.iter().filter(|served| served.error.is_none()).count();
+    let Some(requests) = whole(requests) else { return };
+    let whole = requests.len();
     let counted = |sums: &Sums| {
         let any = [&metrics.decode, &metrics.prompt, &metrics.ttft].into_iter().flatten().next();
         let count = any.and_then(|name| sums.added(before, &format!("{name}_count")));
@@ -80,10 +91,6 @@ pub fn fill(
             None => return,
         }
     };
-    // Requests that failed are in the sums too, or not: nobody knows.
-    if whole < requests.len() {
-        return;
-    }
     let mean = |name: &Option<String>| after.mean_ns(before, name.as_ref()?, whole);
     let (prompt, decode, ttft) =
         (mean(&metrics.prompt), mean(&metrics.decode), mean(&metrics.ttft));
@@ -128,6 +135,20 @@ mod tests {
         assert_eq!(after.mean_ns(&before, "vllm:ttft_seconds", 3), None, "others asked too");
         assert_eq!(after.mean_ns(&before, "vllm:other", 2), None);
         assert_eq!(after.added(&before, "plain"), Some(4.0));
+    }
+
+    #[test]
+    fn a_request_that_could_not_start_has_not_failed() {
+        use bench::runner::protocol::ServedError;
+        let failed = |kind| Served {
+            error: Some(ServedError { kind, reason: String::new() }),
+            ..Served::default()
+        };
+        let (mut one, mut two) = (Served::default(), Served::default());
+        let mut late = failed(ServedFault::NotStarted);
+        assert_eq!(whole(&mut [&mut one, &mut late, &mut two]).map(|w| w.len()), Some(2));
+        let mut broken = failed(ServedFault::Disconnected);
+        assert!(whole(&mut [&mut one, &mut broken]).is_none());
     }
 
     #[test]

@@ -31,6 +31,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Connections that are opened before the clock starts.
 const READY_MADE: usize = 2048;
 
+/// A connection that ends this soon after a request was closed while it was idle; later the server
+/// may have worked on it.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// Connections that wait for their next request.
 #[derive(Default)]
 pub struct Pool(Mutex<Vec<Connection>>);
@@ -81,6 +85,8 @@ pub struct Trial {
     pub epoch: Instant,
     /// How long a server may say nothing.
     pub silence: Duration,
+    /// When what is still open is given up.
+    pub until: Option<Instant>,
     /// Whether fewer tokens than asked for are a normal end.
     pub early_end_allowed: bool,
 }
@@ -114,6 +120,8 @@ struct Shared {
 
 struct Planned {
     body: Bytes,
+    /// Tokens to generate.
+    asked: usize,
     start_ns: u64,
     after: Option<usize>,
     think_ns: u64,
@@ -124,6 +132,7 @@ struct Planned {
 pub async fn run(trial: Trial, requests: &[Request], bodies: Vec<Bytes>) -> Vec<Outcome> {
     let planned = requests.iter().zip(bodies).map(|(request, body)| Planned {
         body,
+        asked: request.output.len(),
         start_ns: request.start_ns,
         after: request.after.map(|after| after as usize).filter(|&after| after < requests.len()),
         think_ns: request.think_ns,
@@ -186,14 +195,11 @@ impl Shared {
             intended_ns = intended_ns.max(end + planned.think_ns);
         }
         let left_out = planned.latest_ns.is_some_and(|latest| intended_ns > latest);
-        if !left_out {
-            wait_until(self.trial.epoch + Duration::from_nanos(intended_ns)).await;
-        }
         let mut response = Received {
             intended_ns,
             sent_ns: self.now(),
             closed_ns: 0,
-            arrivals: Arrivals::default(),
+            arrivals: Arrivals::new(planned.asked),
             error: None,
         };
         if left_out {
@@ -201,7 +207,7 @@ impl Shared {
                 ServedFault::NotStarted,
                 "the trial's time was over before the request could start",
             ));
-        } else if let Err(error) = self.exchange(planned, &mut response).await {
+        } else if let Err(error) = self.in_time(planned, &mut response).await {
             response.error = Some(error);
         }
         if response.closed_ns == 0 {
@@ -212,6 +218,28 @@ impl Shared {
             response.error = self.parsed(&mut response.arrivals).err();
         }
         response
+    }
+
+    /// A request from its start to its end, or to the end of the trial's time.
+    async fn in_time(&self, planned: &Planned, into: &mut Received) -> Result<(), ServedError> {
+        let start = self.trial.epoch + Duration::from_nanos(into.intended_ns);
+        let until = self.trial.until;
+        let over = |what: &str| {
+            let words = format!("the trial's time was over before the {what}");
+            self.trial.target.error(ServedFault::TimedOut, words)
+        };
+        if until.is_some_and(|until| until <= start.max(Instant::now())) {
+            return Err(over("request could start"));
+        }
+        let work = async {
+            wait_until(start).await;
+            into.sent_ns = self.now();
+            self.exchange(planned, into).await
+        };
+        let Some(until) = until else { return work.await };
+        tokio::time::timeout_at(until.into(), work)
+            .await
+            .unwrap_or_else(|_| Err(over("answer was")))
     }
 
     async fn exchange(&self, planned: &Planned, into: &mut Received) -> Result<(), ServedError> {
@@ -225,32 +253,33 @@ impl Shared {
             let (pool, target) = (Arc::clone(&self.trial.pool), target.clone());
             tokio::spawn(async move { pool.fill(&target, 1).await });
         }
+        let mut sent = None;
         let mut response = loop {
             let used = connection.used;
+            let asked = Instant::now();
             let work = connection.send(target, &self.trial.path, Ask::Post(planned.body.clone()));
-            match tokio::time::timeout(self.trial.silence, work).await {
+            let answer = tokio::time::timeout(self.trial.silence, work).await;
+            // The clock starts with the first attempt.
+            into.sent_ns =
+                *sent.get_or_insert_with(|| connection.stamps.sent_since(self.trial.epoch));
+            match answer {
                 Ok(Ok(response)) => break response,
                 // A server may close an idle connection at the moment when it is used again.
                 Ok(Err(error))
                     if used
                         && (error.is_canceled()
-                            || error.is_closed()
-                            || error.is_incomplete_message()) =>
+                            || (error.is_closed() || error.is_incomplete_message())
+                                && asked.elapsed() < AT_ONCE) =>
                 {
                     connection = Connection::open(target).await?;
                 }
                 Ok(Err(error)) => {
-                    into.sent_ns = connection.stamps.sent_since(self.trial.epoch);
                     let (kind, words) = explain(&error);
                     return Err(target.error(kind, format!("before any answer: {words}")));
                 }
-                Err(_) => {
-                    into.sent_ns = connection.stamps.sent_since(self.trial.epoch);
-                    return Err(self.silent());
-                }
+                Err(_) => return Err(self.silent()),
             }
         };
-        into.sent_ns = connection.stamps.sent_since(self.trial.epoch);
         if response.status() != StatusCode::OK {
             return Err(self.refusal(response).await);
         }
@@ -332,10 +361,11 @@ impl Shared {
         let body = tokio::time::timeout(FAREWELL, read_body(response.into_body()));
         let body = body.await.unwrap_or_default();
         let words = String::from_utf8_lossy(&body);
-        let kind = if status == StatusCode::TOO_MANY_REQUESTS {
-            ServedFault::RateLimited
-        } else {
-            ServedFault::Status
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                ServedFault::RateLimited
+            }
+            _ => ServedFault::Status,
         };
         let target = &self.trial.target;
         target.error(kind, format!("{status}{later} from {}: {}", self.trial.path, words.trim()))
@@ -358,7 +388,7 @@ impl Shared {
         let asked = request.output.len();
         let got = served.output_tokens.map_or(token_ns.len(), |tokens| tokens as usize);
         if served.error.is_none()
-            && (token_ns.is_empty() || got < asked && !self.trial.early_end_allowed)
+            && (token_ns.is_empty() || got > asked || got < asked && !self.trial.early_end_allowed)
         {
             let why = served.finish.as_deref().unwrap_or("none given");
             let words = format!("{got} of {asked} tokens in {events} events; finish reason: {why}");

@@ -218,7 +218,7 @@ pub(super) fn subjects(path: &Path, run: usize) -> anyhow::Result<Vec<Subject>> 
             let own: Vec<_> =
                 trials.iter().filter(|t| t.case_id == record.case_id).cloned().collect();
             for trial in shown(record, &own) {
-                for v in trial_values(std::slice::from_ref(&trial), load_of(record)) {
+                for v in trial_values(record, std::slice::from_ref(&trial), load_of(record)) {
                     let (case_id, number) = (&record.case_id, trial.trial);
                     put(case_id, Metric::TtftNs, number, v.ttft_ns);
                     put(case_id, Metric::PrefillTokS, number, v.prefill_tok_s);

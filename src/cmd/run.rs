@@ -103,13 +103,19 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     for why in run::passed_over(&scenario, &cases, &conditions) {
         eprintln!("not used: {why}");
     }
-    let open = cases.iter().filter(|c| !folder.has(&c.id.0)).count();
-    let bar = progress_bar(open as u64);
+    let mut open: Vec<_> = cases.iter().map(|case| case.id.0.clone()).collect();
+    open.retain(|id| !folder.has(id));
+    let bar = progress_bar(open.len() as u64);
     let shown = bar.clone();
     run::run(&scenario, cases, &conditions, &mut folder, |progress| show(&shown, &progress))?;
     bar.finish_and_clear();
     print(args.format, &scenario.name, folder.records())?;
     eprintln!("results: {}", folder.path().display());
+    open.retain(|id| !folder.has(id));
+    if !open.is_empty() {
+        let n = open.len();
+        eprintln!("cases without a row: {n}; limits.scenario_seconds was over: use --resume");
+    }
     let all_measured = folder.records().iter().all(|r| r.outcome == Outcome::Measured);
     Ok(if all_measured { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

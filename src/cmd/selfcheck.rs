@@ -179,10 +179,11 @@ impl Plan {
         // A round that is not counted opens the connections and warms both sides.
         let warm = (0..self.streams).map(|i| Request { output: vec![0; 2], ..request(i) });
         let schedule = Schedule::Continuous;
-        let warm = Job::Trial { requests: warm.collect(), schedule };
+        let warm = Job::Trial { requests: warm.collect(), schedule, limit_ns: None };
         child.ask(&warm, PATIENCE).map_err(anyhow::Error::msg)?;
         server.take_lateness();
-        let job = Job::Trial { requests: (0..self.requests).map(request).collect(), schedule };
+        let requests = (0..self.requests).map(request).collect();
+        let job = Job::Trial { requests, schedule, limit_ns: None };
         let answer = child.ask(&job, PATIENCE).map_err(anyhow::Error::msg)?;
         let Event::Trial { samples, .. } = answer else { bail!("the client gave no trial") };
         child.finish();

@@ -176,11 +176,22 @@ fn fill_served(
         let prompt = f64::from(sample.prompt_tokens);
         (prompt > 0.0).then_some(f64::from(served.cached_tokens?) / prompt)
     });
-    let speed = median_of(&|sample, served| {
+    let prompt = |sample: &Sample, served: &Served| -> Option<(f64, f64)> {
         let computed = sample.prompt_tokens.checked_sub(served.cached_tokens.unwrap_or(0))?;
         let seconds = Nanos(served.server_prompt_ns?).seconds();
-        (seconds > 0.0 && computed > 0).then(|| f64::from(computed) / seconds)
-    });
+        (seconds > 0.0 && computed > 0).then_some((f64::from(computed), seconds))
+    };
+    let means = samples.iter().any(|sample| sample.served.as_ref().is_some_and(|s| s.server_means));
+    let speed = if means {
+        // A request's own prompt over the trial's mean time is nobody's speed: the sums are.
+        let whole = samples.iter().filter(|sample| sample.error().is_none());
+        let pairs = whole.filter_map(|sample| prompt(sample, sample.served.as_ref()?));
+        let (tokens, seconds) =
+            pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+        (seconds > 0.0).then(|| tokens / seconds)
+    } else {
+        median_of(&|sample, served| prompt(sample, served).map(|(tokens, time)| tokens / time))
+    };
     let cached = record.cached_share_median.is_some_and(|share| share > CACHED);
     record.prefill_tok_s_median = speed.filter(|_| !cached);
     record.prefill_tok_s_low = None;
@@ -200,7 +211,6 @@ fn fill_served(
         (own > 0.0).then_some((seen, own))
     };
     // A server's mean over a trial has the client's mean beside it, not a single request.
-    let means = samples.iter().any(|sample| sample.served.as_ref().is_some_and(|s| s.server_means));
     let clocks = if means {
         let pairs: Vec<_> = samples.iter().filter_map(|sample| decode(sample)).collect();
         let (seen, own) =
@@ -340,6 +350,23 @@ mod tests {
         assert_eq!(fill(&mut record, &trials, None, &mut BTreeMap::new()), [Mark::ServerClock]);
         assert_eq!(record.server_decode_ns_median, Some(200.0));
         assert_eq!(record.client_decode_ns_median, Some(500.0 / 3.0));
+    }
+
+    #[test]
+    fn a_servers_mean_time_of_prompts_is_shared_by_prompts_of_all_lengths() {
+        let served = || Served {
+            server_prompt_ns: Some(1_000_000_000),
+            server_means: true,
+            ..Served::default()
+        };
+        let request = |prompt_tokens| Sample {
+            prompt_tokens,
+            ..sample(0, &[2_000_000_000, 2_100_000_000], Some(served()))
+        };
+        let mut record = Record::default();
+        let trials = [trial(vec![request(100), request(100), request(1000)])];
+        fill(&mut record, &trials, None, &mut BTreeMap::new());
+        assert_eq!(record.prefill_tok_s_median, Some(400.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The cases of one point, measured side by side: a process for each engine, trials in turn.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::cases::Case;
@@ -15,7 +15,8 @@ use crate::stats::Summary;
 use crate::units::{Nanos, significant};
 use crate::watch::{IdlePower, Mark, Observed, Watch, join_marks};
 
-use super::check::check;
+use super::check::{check, overloaded, unanswered};
+use super::evict::evict;
 use super::schedule::{self, Asked};
 use super::search::Search;
 use super::{energy, load, prompts, summary, weights};
@@ -47,6 +48,13 @@ pub struct Stopping {
     pub case_limit: Duration,
     /// When the whole run has to be over.
     pub deadline: Option<Instant>,
+}
+
+impl Stopping {
+    /// Whether the whole run's time is over.
+    pub fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
 }
 
 /// One case with what was found out before it starts.
@@ -94,6 +102,13 @@ struct Running {
     spent: Duration,
 }
 
+impl Running {
+    /// Trials whose figures are the row's.
+    fn counted(&self) -> u32 {
+        self.trials.iter().filter(|trial| summary::counts(trial)).count() as u32
+    }
+}
+
 /// The state of one case while its point is measured.
 struct Lane {
     subject: Subject,
@@ -107,9 +122,12 @@ struct Lane {
     best: Option<u32>,
     observed: Option<Observed>,
     marks: Vec<Mark>,
+    /// The run's time was over before there was enough for a row.
+    is_unfinished: bool,
 }
 
-/// Measures the subjects of one point with their trials in turn, so that drift hits all alike.
+/// Measures the subjects of one point with their trials in turn, so that drift hits all alike. A
+/// case that the end of the run's time left with too few trials has no row: `--resume` measures it.
 pub fn measure(
     subjects: Vec<Subject>,
     stopping: &Stopping,
@@ -149,7 +167,8 @@ pub fn measure(
         lane.stop();
     }
     let after = probe(&lanes).flatten();
-    lanes.into_iter().map(|lane| lane.finish((before.as_ref(), after.as_ref()), idle)).collect()
+    let finished = lanes.into_iter().filter(|lane| !lane.is_unfinished);
+    finished.map(|lane| lane.finish((before.as_ref(), after.as_ref()), idle)).collect()
 }
 
 fn take_trials(
@@ -162,6 +181,9 @@ fn take_trials(
     }
     let turns = lanes.len() > 1;
     for number in 0..stopping.warmup + stopping.max_trials {
+        if stopping.is_over() {
+            return lanes.iter_mut().for_each(|lane| lane.cut_short(stopping));
+        }
         let warmup = number < stopping.warmup;
         for lane in &mut lanes {
             if lane.running.is_some() {
@@ -175,20 +197,17 @@ fn take_trials(
         let counted = (number + 1).saturating_sub(stopping.warmup);
         let mut running = lanes.iter().filter_map(|l| Some((l.running.as_ref()?, l)));
         let precise = |(r, lane): (&Running, &&mut Lane)| {
-            is_precise(&r.trials, lane.subject.case.load, stopping.target)
+            is_precise(&lane.record, &r.trials, lane.subject.case.load, stopping.target)
         };
         if counted >= stopping.min_trials && running.all(precise) {
-            return;
-        }
-        if stopping.deadline.is_some_and(|d| Instant::now() >= d) {
             return;
         }
     }
 }
 
 /// Whether both speeds are known as precisely as the scenario asks.
-fn is_precise(trials: &[Trial<Sample>], load: Load, target: f64) -> bool {
-    let values = summary::trial_values(trials, load);
+fn is_precise(record: &Record, trials: &[Trial<Sample>], load: Load, target: f64) -> bool {
+    let values = summary::trial_values(record, trials, load);
     let wide = |values: Vec<f64>| {
         // A case of one new token has no decode speed to be precise about.
         !values.is_empty()
@@ -215,7 +234,19 @@ impl Lane {
         let (absent, trials) = (BTreeMap::new(), Vec::new());
         let (running, observed, marks) = (None, None, Vec::new());
         let (pace, best) = (None, None);
-        Self { subject, record, absent, running, trials, pace, best, observed, marks }
+        let is_unfinished = false;
+        Self {
+            subject,
+            record,
+            absent,
+            running,
+            trials,
+            pace,
+            best,
+            observed,
+            marks,
+            is_unfinished,
+        }
     }
 
     /// Whether nothing has gone wrong yet.
@@ -300,6 +331,30 @@ impl Lane {
         }
     }
 
+    /// Ends the trials because the run's time is over.
+    fn cut_short(&mut self, stopping: &Stopping) {
+        let Some(running) = &self.running else { return };
+        if running.counted() < stopping.min_trials {
+            self.is_unfinished = true;
+        } else {
+            self.marks.push(Mark::TimedOut);
+        }
+    }
+
+    /// The samples of a trial, where a request was answered.
+    fn answered(
+        &mut self,
+        asked: Asked,
+        warmup: bool,
+        stopping: &Stopping,
+    ) -> Result<Vec<Sample>, Failure> {
+        let samples = self.attempt(asked, warmup, stopping)?;
+        match unanswered(&samples) {
+            Some(reason) => Err(Failure::Reported(Fault::Failed, reason)),
+            None => Ok(samples),
+        }
+    }
+
     /// Runs the requests of one trial and checks what came.
     fn attempt(
         &mut self,
@@ -329,7 +384,9 @@ impl Lane {
             running.watch.trial_starts();
         }
         let start = Instant::now();
-        let answer = running.child.ask(&Job::Trial { requests, schedule }, stopping.trial_limit);
+        let limit_ns = Some(stopping.trial_limit.as_nanos() as u64);
+        let job = Job::Trial { requests, schedule, limit_ns };
+        let answer = running.child.ask(&job, stopping.trial_limit);
         let answered = Instant::now();
         running.spent += answered - start;
         running.watch.trial_ends();
@@ -352,7 +409,7 @@ impl Lane {
         let case = &self.subject.case;
         let (load, requests, pace) = (case.load, case.requests, self.pace);
         let asked = Asked { load, requests, trial: number, pace };
-        match self.attempt(asked, warmup, stopping) {
+        match self.answered(asked, warmup, stopping) {
             Ok(samples) => {
                 let case_id = self.subject.case.id.to_string();
                 let trial = Trial::new(case_id, number, warmup, samples);
@@ -361,7 +418,7 @@ impl Lane {
                 running.trials.push(trial);
                 let void = running.trials.iter().filter(|trial| !trial.warmup);
                 let void: Vec<_> = void.filter_map(summary::void).collect();
-                let counted = running.trials.iter().filter(|t| summary::counts(t)).count() as u32;
+                let counted = running.counted();
                 let late = running.spent > stopping.case_limit;
                 if void.len() as u32 >= stopping.min_trials {
                     let words = format!("{} trials void: {}", void.len(), void[0]);
@@ -392,7 +449,7 @@ impl Lane {
             progress(Step::Trial(&self.subject.case, number, true));
             let requests = users.requests().unwrap_or(slots);
             let asked = Asked { load: users, requests, trial: number, pace: None };
-            match self.attempt(asked, true, stopping) {
+            match self.answered(asked, true, stopping) {
                 Ok(samples) => {
                     let trial = Trial::new(self.subject.case.id.to_string(), number, true, samples);
                     self.pace = load::pace(&trial);
@@ -414,6 +471,10 @@ impl Lane {
             self.fail(&Failure::Reported(Fault::Failed, "the warm-up has no pace".to_owned()));
             return self.stop();
         };
+        if stopping.is_over() {
+            self.is_unfinished = true;
+            return self.stop();
+        }
         let wanted = f64::from(self.subject.case.requests);
         let limit = stopping.trial_limit.as_secs_f64();
         if wanted / pace > limit * ROOM {
@@ -468,25 +529,23 @@ impl Lane {
             let asked = Asked { load, requests, trial: number, pace: None };
             let samples = match self.attempt(asked, false, stopping) {
                 Ok(samples) => samples,
-                // A server may refuse a load: it goes on with a lower one.
-                Err(Failure::Reported(Fault::Failed, reason)) => {
-                    self.marks.push(Mark::FailedRequests);
-                    self.record.failure.get_or_insert(format!("{shown}: {reason}"));
-                    Vec::new()
-                }
                 Err(failure) => {
+                    notes.push(format!("{shown} failed"));
                     self.fail(&failure);
                     break;
                 }
             };
+            // A server that refuses a load goes on with a lower one; one that is gone does not.
+            let gone = unanswered(&samples).filter(|_| !overloaded(&samples));
             let trial = Trial {
                 users: load.concurrency(),
                 rate_per_s: load.rate(),
                 ..Trial::new(self.subject.case.id.to_string(), number, false, samples)
             };
-            // Shorter answers are other work: no load was put to the test.
-            if let Some(void) = summary::void(&trial) {
-                self.fail(&Failure::Reported(Fault::Failed, format!("{shown}: {void}")));
+            // Other answers are other work: no load was put to the test.
+            if let Some(reason) = gone.or_else(|| summary::void(&trial)) {
+                notes.push(format!("{shown} failed"));
+                self.fail(&Failure::Reported(Fault::Failed, format!("{shown}: {reason}")));
                 let Some(running) = &mut self.running else { break };
                 running.trials.push(trial);
                 break;
@@ -497,8 +556,7 @@ impl Lane {
             search.note(value, met);
             let Some(running) = &mut self.running else { break };
             running.trials.push(trial);
-            let late = stopping.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if running.spent > stopping.case_limit || late {
+            if running.spent > stopping.case_limit || stopping.is_over() {
                 self.marks.push(Mark::TimedOut);
                 break;
             }
@@ -528,7 +586,8 @@ impl Lane {
 
     fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.observed = Some(running.watch.finish());
+            let backend = self.record.backend.as_deref();
+            self.observed = Some(running.watch.finish().of_backend(backend));
             self.trials = running.trials;
             running.child.finish();
         }
@@ -565,25 +624,4 @@ impl Lane {
         self.record.absent = (!absent.is_empty()).then(|| absent.join("; "));
         (self.record, self.trials)
     }
-}
-
-/// Drops the file, or the folder's files, from the page cache; only the kernel's word for it is had.
-#[cfg(target_os = "linux")]
-fn evict(path: &Path) -> Result<(), String> {
-    use rustix::fs::{Advice, fadvise};
-    if path.is_dir() {
-        let files = std::fs::read_dir(path).map_err(|e| format!("cannot read the weights: {e}"))?;
-        let paths = files.filter_map(|file| Some(file.ok()?.path()));
-        return paths.filter(|path| path.is_file()).try_for_each(|path| evict(&path));
-    }
-    let file = std::fs::File::open(path).map_err(|e| format!("cannot open the weights: {e}"))?;
-    // Dirty pages stay: a file that was just written has to reach the disk first.
-    file.sync_all().map_err(|e| format!("cannot sync the weights: {e}"))?;
-    fadvise(&file, 0, None, Advice::DontNeed)
-        .map_err(|e| format!("cannot drop the page cache: {e}"))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn evict(_: &Path) -> Result<(), String> {
-    Err("only Linux can drop one file from the page cache".to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod check;
 pub mod energy;
+mod evict;
 pub mod load;
 pub mod measure;
 pub mod prompts;
@@ -19,7 +20,7 @@ use crate::cases::Case;
 use crate::catalog::models;
 use crate::record::{Folder, Outcome, Record};
 use crate::runner::locate;
-use crate::scenario::{self, Load, Scenario, Weights as Source};
+use crate::scenario::{self, Load, Scenario, Synthetic, Weights as Source};
 use crate::units::Bytes;
 use crate::workload::Mix;
 
@@ -99,7 +100,7 @@ pub fn run(
         let mut found = BTreeMap::new();
         for case in point.iter().filter(|case| wants_weights(case)) {
             let form = servers::synthetic_form(scenario, &case.engine);
-            found.entry((form, case.settings.group_size)).or_insert_with(|| {
+            found.entry(kind_of_weights(case, form)).or_insert_with(|| {
                 weights::resolve(scenario, case, form, &conditions.cache, &mut |done, all| {
                     progress(Progress::Weights(case, done, all));
                 })
@@ -115,7 +116,7 @@ pub fn run(
                 ));
                 let form = servers::synthetic_form(scenario, &case.engine);
                 let unwanted = Err("no case of this point needs weights of ours".to_owned());
-                let weights = found.get(&(form, case.settings.group_size)).unwrap_or(&unwanted);
+                let weights = found.get(&kind_of_weights(case, form)).unwrap_or(&unwanted);
                 subject(scenario, case, weights, conditions, cold)
             })
             .collect();
@@ -128,6 +129,9 @@ pub fn run(
             vec![subjects]
         };
         for mut subjects in turns {
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return Ok(());
+            }
             // One time for all that is measured in turns: equal times tell a comparison of pairs.
             let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             for subject in &mut subjects {
@@ -136,6 +140,9 @@ pub fn run(
             let measured = measure::measure(subjects, &stopping, threads, &idle, |step| {
                 progress(Progress::Step(step))
             });
+            if measured.is_empty() {
+                return Ok(());
+            }
             let (mut records, trials): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
             compare_in_process(scenario, &mut records, folder.records());
             folder.add(records.clone(), &trials.concat())?;
@@ -143,6 +150,11 @@ pub fn run(
         }
     }
     Ok(())
+}
+
+/// What weights of a point's one model and quantisation can differ by.
+fn kind_of_weights(case: &Case, form: Synthetic) -> (Synthetic, Option<u32>, String) {
+    (form, case.settings.group_size, case.weights.to_string())
 }
 
 /// Puts the figures of engines in process beside those of the servers that compute with them;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::host::Probe;
-use crate::metrics::{self, Arrivals, Window};
+use crate::metrics::{self, Arrivals, Gap, Window};
 use crate::record::{Record, Trial};
 use crate::runner::protocol::{Sample, ServedFault};
 use crate::scenario::Load;
@@ -48,6 +48,34 @@ pub fn arrivals(trial: &Trial<Sample>) -> Vec<Arrivals<'_>> {
         .collect()
 }
 
+/// The streams of a static batch from the moment on at which the last prompt is done: before, a
+/// stream's steps wait for the others' prompts, as long as the engine's step size lets them.
+fn generating<'a>(streams: &[Arrivals<'a>]) -> Vec<Arrivals<'a>> {
+    let start = streams.iter().filter_map(|s| s.token_ns.first()).max().copied().unwrap_or(0);
+    let of_stream = |s: &Arrivals<'a>| {
+        let before = s.token_ns.partition_point(|&at| at <= start);
+        Arrivals { sent_ns: start, token_ns: &s.token_ns[before..], ..*s }
+    };
+    streams.iter().map(of_stream).collect()
+}
+
+fn is_static_batch(load: Load) -> bool {
+    matches!(load, Load::Batch(n) if n > 1)
+}
+
+/// The gaps between the tokens of a trial's streams; of a static batch those after all prompts.
+fn gaps(trial: &Trial<Sample>, load: Load) -> Vec<Gap> {
+    let streams = arrivals(trial);
+    if !is_static_batch(load) {
+        return streams.iter().flat_map(Arrivals::gaps).collect();
+    }
+    let of_stream = |s: Arrivals<'_>| {
+        let first = s.ttft().map(|time| Gap { time, tokens: s.first_event_tokens() as u32 });
+        first.into_iter().chain(s.gaps())
+    };
+    generating(&streams).into_iter().flat_map(of_stream).collect()
+}
+
 /// Why a trial is void, if it is: an answer that ended early makes it other work than was asked for.
 pub fn void(trial: &Trial<Sample>) -> Option<String> {
     let early = |(i, sample): (usize, &Sample)| {
@@ -62,15 +90,19 @@ pub fn counts(trial: &Trial<Sample>) -> bool {
     !trial.warmup && void(trial).is_none()
 }
 
-/// The values of the counted trials, in their order.
-pub fn trial_values(trials: &[Trial<Sample>], load: Load) -> Vec<TrialValues> {
-    trials.iter().filter(|trial| counts(trial)).map(|trial| values(trial, load)).collect()
+/// The values of the counted trials of `record`, in their order.
+pub fn trial_values(record: &Record, trials: &[Trial<Sample>], load: Load) -> Vec<TrialValues> {
+    // All users of a closed loop ask at its start, and with pauses never again all at once.
+    let pauses = record.workload.as_deref().is_some_and(|words| words.contains(", think "));
+    let counted = trials.iter().filter(|trial| counts(trial));
+    counted.map(|trial| values(trial, load, pauses)).collect()
 }
 
-/// The window in which the machine's own speed is seen. An open loop peaks by chance, so its window is
-/// that of its schedule: from a tenth of it, when the engine has filled, to the last start.
-fn window(streams: &[Arrivals<'_>], load: Load) -> Option<Window> {
-    if !matches!(load, Load::Rate(_) | Load::Trace | Load::MostRate) {
+/// The window in which the machine's own speed is seen. An open loop peaks by chance, and users who
+/// pause at their start, so their window is that of the schedule: from a tenth of it, when the engine
+/// has filled, to the last start.
+fn window(streams: &[Arrivals<'_>], load: Load, pauses: bool) -> Option<Window> {
+    if !pauses && !matches!(load, Load::Rate(_) | Load::Trace | Load::MostRate) {
         return metrics::steady_window(streams);
     }
     let first = streams.iter().map(|s| s.intended_ns).min()?;
@@ -79,11 +111,17 @@ fn window(streams: &[Arrivals<'_>], load: Load) -> Option<Window> {
     (last > from_ns).then_some(Window { from_ns, to_ns: last })
 }
 
-fn values(trial: &Trial<Sample>, load: Load) -> TrialValues {
+fn values(trial: &Trial<Sample>, load: Load, pauses: bool) -> TrialValues {
     let streams = arrivals(trial);
     let median_of = |f: &dyn Fn(&Arrivals<'_>) -> Option<f64>| {
         crate::stats::median(&streams.iter().filter_map(f).collect::<Vec<_>>())
     };
+    let decode: Vec<_> = if is_static_batch(load) {
+        generating(&streams).iter().filter_map(Arrivals::end_to_end_speed).collect()
+    } else {
+        streams.iter().filter_map(Arrivals::decode_speed).collect()
+    };
+    let decode = decode.iter().map(|speed| speed.0);
     let together =
         streams.windows(2).all(|pair| pair[0].sent_ns.abs_diff(pair[1].sent_ns) < 1_000_000);
     TrialValues {
@@ -92,8 +130,8 @@ fn values(trial: &Trial<Sample>, load: Load) -> TrialValues {
             .then(|| metrics::batch_prefill_speed(&streams))
             .flatten()
             .map(|speed| speed.0),
-        decode_tok_s: median_of(&|s| s.decode_speed().map(|v| v.0)),
-        system_tok_s: window(&streams, load)
+        decode_tok_s: crate::stats::median(&decode.collect::<Vec<_>>()),
+        system_tok_s: window(&streams, load, pauses)
             .and_then(|window| metrics::system_throughput(&streams, window))
             .map(|speed| speed.0),
         end_to_end_tok_s: median_of(&|s| s.end_to_end_speed().map(|v| v.0)),
@@ -109,7 +147,7 @@ pub fn fill(
     load: Load,
     bytes_per_token: Option<u64>,
 ) {
-    let values = trial_values(trials, load);
+    let values = trial_values(record, trials, load);
     record.trials = values.len() as u32;
     record.warmup_trials = trials.iter().filter(|trial| trial.warmup).count() as u32;
     if load == Load::Calibration {
@@ -142,7 +180,7 @@ pub fn fill(
     record.e2e_ns_median = of(|v| v.e2e_ns).map(|s| s.median);
 
     let counted = trials.iter().filter(|trial| counts(trial));
-    let gaps: Vec<_> = counted.flat_map(arrivals).flat_map(|s| s.gaps()).collect();
+    let gaps: Vec<_> = counted.flat_map(|trial| gaps(trial, load)).collect();
     if let Some(gaps) = metrics::summarise_gaps(&gaps) {
         record.itl_ns_p50 = Some(gaps.p50.0 as f64);
         record.itl_ns_p95 = gaps.p95.map(|t| t.0 as f64);
@@ -208,4 +246,53 @@ pub fn fill_probes(
         .filter(|_| single && record.backend.as_deref() == Some("CPU"))
         .map(|(speed, bytes)| speed * bytes as f64 / bandwidth);
     (before.drift(after).0 > DRIFT).then_some(Mark::ProbeDrift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_who_pause_are_not_judged_by_the_burst_of_their_start() {
+        // Two users, 10 tokens in a tenth of a second each, then a pause of a second.
+        const MS: u64 = 1_000_000;
+        let sample = |start: u64| Sample {
+            intended_ns: start * MS,
+            sent_ns: start * MS,
+            prompt_tokens: 10,
+            token_ns: (1..=10).map(|i| (start + 10 * i) * MS).collect(),
+            ..Sample::default()
+        };
+        let starts = [0, 0, 1100, 1700, 2200, 2800, 3300, 3900];
+        let trials = [Trial::new("c", 1, false, starts.map(sample).into())];
+        let speed = |workload: &str| {
+            let mut record = Record { workload: Some(workload.to_owned()), ..Record::default() };
+            fill(&mut record, &trials, Load::Concurrency(2), None);
+            record.system_tok_s_median.unwrap()
+        };
+        assert_eq!(speed("prompts 10, answers 10, context 64"), 200.0);
+        let paused = speed("prompts 10, answers 10, think 1.00 s, context 64");
+        assert!((paused / 14.2 - 1.0).abs() < 0.05, "{paused}");
+    }
+
+    #[test]
+    fn a_static_batch_generates_once_all_prompts_are_done() {
+        // The first prompt is done a second before the second one: its next token waits for that.
+        const MS: u64 = 1_000_000;
+        let sample = |first: u64| Sample {
+            prompt_tokens: 100,
+            token_ns: std::iter::once(first)
+                .chain((1..=30).map(|i| 2000 + 10 * i))
+                .map(|ms| ms * MS)
+                .collect(),
+            ..Sample::default()
+        };
+        let trials = [Trial::new("c", 1, false, vec![sample(1000), sample(2000)])];
+        let mut record = Record::default();
+        fill(&mut record, &trials, Load::Batch(2), None);
+        assert_eq!(record.decode_tok_s_median, Some(100.0));
+        assert_eq!((record.itl_ns_max, record.stalls), (Some(10e6), Some(0)));
+        fill(&mut record, &trials, Load::Concurrency(2), None);
+        assert_eq!((record.itl_ns_max, record.stalls), (Some(1010e6), Some(1)));
+    }
 }

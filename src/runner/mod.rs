@@ -38,6 +38,10 @@ pub trait Runner: Sized {
     /// `load`.
     fn report(&self) -> LoadReport;
 
+    /// When nobody waits any longer for the trial that comes next; none: at no time. One that can
+    /// give up a request alone ends it before, so that the others count.
+    fn give_up_at(&mut self, _end: Option<std::time::Instant>) {}
+
     /// Forgets all sequences, then puts each request's `context` into its sequence's KV cache.
     /// Not timed.
     fn prepare(&mut self, requests: &[Request]) -> anyhow::Result<()>;

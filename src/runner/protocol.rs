@@ -28,6 +28,9 @@ pub enum Job {
         /// How they share the engine.
         #[serde(default)]
         schedule: Schedule,
+        /// Nanoseconds after which nobody waits for the answer; absent: any time will do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit_ns: Option<u64>,
     },
     /// Compute the logits after each token; answered by [`Event::Logits`].
     Logits {
@@ -191,11 +194,11 @@ pub enum ServedFault {
     Connect,
     /// The encrypted connection could not be made.
     Tls,
-    /// An HTTP status other than 200.
+    /// Another HTTP status than 200.
     Status,
-    /// 429: the server asks to come back later.
+    /// 429 or 503: the server asks to come back later.
     RateLimited,
-    /// Nothing came for too long.
+    /// Nothing came for too long, or the trial's time was over.
     TimedOut,
     /// The connection ended before the generation.
     Disconnected,
@@ -203,7 +206,7 @@ pub enum ServedFault {
     Malformed,
     /// The server reported an error inside the stream.
     Stream,
-    /// Fewer tokens than were asked for.
+    /// Fewer tokens than were asked for, or more.
     EarlyEnd,
     /// The request could not start before its latest start.
     NotStarted,

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
@@ -42,9 +42,10 @@ fn run<R: Runner>(jobs: impl BufRead, mut out: impl Write) -> anyhow::Result<()>
     let mut engine: Option<R> = None;
     for line in jobs.lines() {
         let line = line.context("cannot read a job")?;
+        let received = Instant::now();
         let event = serde_json::from_str(&line)
             .with_context(|| format!("this is no job of protocol {PROTOCOL}"))
-            .and_then(|job| handle(&mut engine, job))
+            .and_then(|job| handle(&mut engine, job, received))
             .unwrap_or_else(|error| failed(&error));
         send(&mut out, &event)?;
     }
@@ -58,7 +59,7 @@ fn failed(error: &anyhow::Error) -> Event {
     }
 }
 
-fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> {
+fn handle<R: Runner>(engine: &mut Option<R>, job: Job, received: Instant) -> anyhow::Result<Event> {
     if let Job::Load { model, settings } = job {
         *engine = None;
         let start = Instant::now();
@@ -72,12 +73,14 @@ fn handle<R: Runner>(engine: &mut Option<R>, job: Job) -> anyhow::Result<Event> 
     match job {
         Job::Load { .. } => unreachable!("handled above"),
         Job::Logits { tokens } => Ok(Event::Logits { logits: engine.logits(&tokens)? }),
-        Job::Trial { requests, schedule } => {
+        Job::Trial { requests, schedule, limit_ns } => {
             if let Some(empty) =
                 requests.iter().position(|r| r.prompt.is_empty() || r.output.is_empty())
             {
                 return Err(anyhow!("request {empty} has no prompt or no output tokens"));
             }
+            let limit = limit_ns.map(Duration::from_nanos);
+            engine.give_up_at(limit.and_then(|limit| received.checked_add(limit)));
             engine.prepare(&requests)?;
             let epoch = Instant::now();
             let mut sinks: Vec<_> =

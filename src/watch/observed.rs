@@ -62,6 +62,15 @@ const HARNESS_SHARE: f64 = 0.01;
 const SHORTEST_FOR_SHARES: f64 = 1.0;
 
 impl Observed {
+    /// What it says of an engine that computes on `backend`: a CPU engine uses no GPU, and what was
+    /// used there meanwhile is others'.
+    pub fn of_backend(mut self, backend: Option<&str>) -> Self {
+        if backend == Some("CPU") {
+            self.gpus.clear();
+        }
+        self
+    }
+
     /// Peak memory of all GPUs together; their peaks may lie at different moments.
     pub fn peak_device_memory(&self) -> Option<Bytes> {
         let peaks: Vec<u64> = self.gpus.iter().filter_map(|g| g.peak_memory).map(|b| b.0).collect();
@@ -204,6 +213,9 @@ mod tests {
         let observed = Observed { gpus: vec![used], ..Observed::default() };
         assert_eq!(observed.marks(), [Mark::PowerLimited]);
         assert_eq!(observed.device_memory_basis(), Some(MemoryBasis::DeviceGrowth));
+        assert_eq!(observed.clone().of_backend(Some("CUDA")), observed);
+        let of_a_cpu = observed.of_backend(Some("CPU"));
+        assert_eq!((of_a_cpu.marks(), of_a_cpu.peak_device_memory()), (vec![], None));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Setup {
 
 impl Client {
     pub fn ask(&mut self, requests: Vec<Request>) -> Result<Vec<Sample>, Failure> {
-        let job = Job::Trial { requests, schedule: Schedule::Continuous };
+        let job = Job::Trial { requests, schedule: Schedule::Continuous, limit_ns: None };
         match self.0.ask(&job, PATIENCE)? {
             Event::Trial { samples, .. } => Ok(samples),
             other => panic!("unexpected {other:?}"),
@@ -104,7 +104,8 @@ impl Client {
     }
 
     pub fn failure(&mut self) -> String {
-        self.ask(vec![request(TOKENS)]).expect_err("it did not fail").to_string()
+        let error = served(&self.sample()).error.clone();
+        error.expect("it did not fail").reason
     }
 }
 

@@ -296,7 +296,8 @@ fn what_http_cannot_do_is_unsupported() {
     let unsupported =
         |failure: &Failure| matches!(failure, Failure::Reported(Fault::Unsupported, _));
     assert!(unsupported(&client.ask(vec![deep]).unwrap_err()));
-    let job = Job::Trial { requests: vec![request(5); 2], schedule: Schedule::Lockstep };
+    let requests = vec![request(5); 2];
+    let job = Job::Trial { requests, schedule: Schedule::Lockstep, limit_ns: None };
     assert!(unsupported(&client.0.ask(&job, PATIENCE).unwrap_err()));
     let job = Job::Logits { tokens: vec![1] };
     assert!(unsupported(&client.0.ask(&job, PATIENCE).unwrap_err()));
