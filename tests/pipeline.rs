@@ -206,10 +206,11 @@ fn each_case_of_a_turn_has_its_own_weights() {
     assert!(speeds.len() == 2 && speeds[0] < 250.0 && speeds[1] > 600.0, "{speeds:?}");
 }
 
-/// A run of an engine that needs 0.2 s for a trial, whose time is over after `seconds`.
+/// A run of an engine that needs about 0.2 s for a trial, never the same, whose time is over after
+/// `seconds`.
 fn short_of_time(seconds: &str, trials: &str) -> Place {
     let place = scenario_with(
-        "m@decode_tps=80,prefill_tps=100000.gguf",
+        "m@decode_tps=80,prefill_tps=100000,jitter=0.3.gguf",
         &format!("scenario_seconds = {seconds}"),
     );
     let text = std::fs::read_to_string(place.path().join("scenario.toml")).unwrap();
