@@ -71,6 +71,13 @@ fn a_slow_down_is_found_and_ends_with_exit_code_1() {
     assert!(text.starts_with("No regression beyond 3.0 %."), "{text}");
     assert!(text.contains("none seen"), "{text}");
 
+    // Of another machine nothing is judged, which is no good news.
+    let other = stretched(&place, "other", 3.0);
+    rewrite(&other, |record| record.host = "another".to_owned());
+    let output = bench(&place, &["compare", baseline, other.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stdout(&output).starts_with("Nothing could be judged."), "{}", stdout(&output));
+
     // So much that no noise of a busy machine hides it.
     let slow = stretched(&place, "slow", 3.0);
     let slow = slow.to_str().unwrap();

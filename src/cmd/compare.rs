@@ -16,7 +16,7 @@ use crate::interchange;
 use crate::record::{Folder, Record};
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
-use crate::report::{Render, Report, Section, Table};
+use crate::report::{Render, Report, Section, Table, spreadsheet};
 use crate::run::summary::trial_values;
 use crate::runner::protocol::Sample;
 use crate::units::{self, Nanos, significant};
@@ -121,7 +121,20 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     }
     print(args, &lines)?;
     let regressed = lines.iter().any(|line| line.regression);
-    Ok(if regressed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    Ok(match (regressed, judged(&lines)) {
+        (true, _) => ExitCode::from(1),
+        // A check that passes where nothing could be checked is none.
+        (false, 0) => ExitCode::from(2),
+        (false, _) => ExitCode::SUCCESS,
+    })
+}
+
+/// Lines with a verdict on their ratio.
+fn judged(lines: &[Line]) -> usize {
+    let is_judged = |line: &&Line| {
+        matches!(line.verdict, Verdict::Faster | Verdict::Slower | Verdict::NoDifferenceSeen)
+    };
+    lines.iter().filter(is_judged).count()
 }
 
 fn lines(args: &CompareArgs) -> anyhow::Result<Vec<Line>> {
@@ -252,11 +265,12 @@ fn print(args: &CompareArgs, lines: &[Line]) -> anyhow::Result<()> {
             writeln!(out)?;
         }
         Format::Csv => {
-            let mut writer = csv::Writer::from_writer(&mut out);
+            let mut writer = csv::Writer::from_writer(Vec::new());
             for line in lines {
                 writer.serialize(line).context("cannot encode a line")?;
             }
-            writer.flush()?;
+            let plain = writer.into_inner().context("cannot encode the lines")?;
+            out.write_all(spreadsheet::defused(&plain)?.as_bytes())?;
         }
     }
     out.flush()?;
@@ -301,6 +315,12 @@ fn headline(lines: &[Line], threshold: f64) -> String {
     let regressions = lines.iter().filter(|line| line.regression).count();
     let limit = units::Share(threshold);
     let first = match regressions {
+        0 if judged(lines) == 0 => "Nothing could be judged.".to_owned(),
+        0 if judged(lines) < lines.len() => format!(
+            "No regression beyond {limit} in {} of {} lines that could be judged.",
+            judged(lines),
+            lines.len()
+        ),
         0 => format!("No regression beyond {limit}."),
         1 => format!("1 regression beyond {limit}."),
         n => format!("{n} regressions beyond {limit}."),

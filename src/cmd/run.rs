@@ -12,10 +12,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::cases;
 use crate::host::{self, Host};
 use crate::model::cache;
-use crate::record::{Folder, Outcome, Record, to_csv};
+use crate::record::{Folder, Outcome, Record};
 use crate::report::markdown::Markdown;
 use crate::report::terminal::Terminal;
-use crate::report::{Render, results};
+use crate::report::{Render, results, spreadsheet};
 use crate::run::measure::Step;
 use crate::run::{self, Conditions, Progress};
 use crate::scenario::{FoundGpu, FoundHost, Scenario};
@@ -247,7 +247,7 @@ pub fn print(format: Format, title: &str, records: &[Record]) -> anyhow::Result<
             Terminal::default().render(&results::report(title, records), &mut out)?;
         }
         Format::Markdown => Markdown.render(&results::report(title, records), &mut out)?,
-        Format::Csv => out.write_all(&to_csv(records)?)?,
+        Format::Csv => out.write_all(spreadsheet::csv(records)?.as_bytes())?,
         Format::Json => {
             serde_json::to_writer_pretty(&mut out, records)?;
             writeln!(out)?;

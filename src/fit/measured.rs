@@ -67,7 +67,7 @@ impl Point {
 /// The speeds of `record`, from the folder `folder`; none where it has none of a single stream
 /// whose model lay in one place.
 pub fn points(record: &Record, folder: &str) -> Vec<Point> {
-    let single = record.batch == 1 && record.concurrency.is_none();
+    let single = record.batch == 1 && !record.is_loaded();
     let backend = record.backend.clone().unwrap_or_default();
     if record.outcome != Outcome::Measured || !single || backend.is_empty() {
         return Vec::new();
@@ -175,6 +175,8 @@ pub(super) mod tests {
             Record { outcome: Outcome::TimedOut, ..fine.clone() },
             Record { batch: 8, ..fine.clone() },
             Record { concurrency: Some(4), ..fine.clone() },
+            Record { rate_per_s: Some(2.0), ..fine.clone() },
+            Record { load: Some("trace".to_owned()), ..fine.clone() },
             Record { backend: None, ..fine.clone() },
         ] {
             assert!(points(&broken, "x").is_empty(), "{broken:?}");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::compare::Metric;
-use crate::record::{Outcome, Record, read_trials};
+use crate::record::{ALL_AT_ONCE, Outcome, Record, read_trials};
 use crate::stats::Summary;
 use crate::watch::{Mark, join_marks};
 
@@ -60,6 +60,13 @@ pub enum Tool {
     Localscore,
     /// llama-benchy's JSON.
     LlamaBenchy,
+}
+
+impl Tool {
+    /// Whether it sends requests to a server as users or programs do.
+    fn sends_loads(self) -> bool {
+        matches!(self, Self::Guidellm | Self::Aiperf | Self::VllmBench)
+    }
 }
 
 impl Tool {
@@ -301,6 +308,8 @@ fn finish(
     record.load = Some(match (record.concurrency, record.rate_per_s) {
         (Some(users), _) => format!("c{users}"),
         (None, Some(rate)) => format!("r{rate}"),
+        // Tools for loads without a limit send all requests at their start.
+        (None, None) if tool.sends_loads() => ALL_AT_ONCE.to_owned(),
         (None, None) => format!("b{}", record.batch),
     });
     record.case_id = case_id(&record, tool);

@@ -125,6 +125,17 @@ fn aiperf_s_units_are_read_and_its_warm_up_is_not_its_load() {
 }
 
 #[test]
+fn a_load_without_a_limit_is_no_single_stream() {
+    let text = include_str!("../../tests/foreign/vllm.json").lines().next().unwrap();
+    let text = text.replace(r#""max_concurrency": 4"#, r#""max_concurrency": null"#);
+    let record = &read(text.as_bytes(), "d.json", None, &Known::default()).unwrap().records[0];
+    assert_eq!(record.load.as_deref(), Some("all-at-once"));
+    assert!(record.is_loaded(), "{record:?}");
+    // llama-bench's are batches.
+    assert!(sample("a.json").records.iter().all(|record| !record.is_loaded()));
+}
+
+#[test]
 fn vllm_s_client_of_chats_gives_no_time_to_first_token() {
     let imported = sample("d.json");
     let [completions, chat] = imported.records.as_slice() else { panic!("{imported:?}") };

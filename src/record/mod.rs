@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub use folder::{Folder, Trial, create_folder, read_trials, write_whole};
 pub use sums::{SUMS, changed_files, write_sums};
 
+/// The load of requests that all came at the start.
+pub const ALL_AT_ONCE: &str = "all-at-once";
+
 /// How a case ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -189,7 +192,8 @@ impl Record {
     /// Whether its requests came as users or programs send them, and not as one static batch.
     pub fn is_loaded(&self) -> bool {
         let load = self.load.as_deref().unwrap_or_default();
-        let other = ["trace", "calibration"].contains(&load) || load.starts_with("slo-");
+        let other =
+            ["trace", "calibration", ALL_AT_ONCE].contains(&load) || load.starts_with("slo-");
         self.concurrency.is_some() || self.rate_per_s.is_some() || other
     }
 

@@ -12,8 +12,15 @@ use crate::record::{Record, to_csv};
 /// # Errors
 /// A record that cannot be encoded.
 pub fn csv(records: &[Record]) -> anyhow::Result<String> {
-    let plain = to_csv(records)?;
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(plain.as_slice());
+    defused(&to_csv(records)?)
+}
+
+/// CSV with an apostrophe before each text that a spreadsheet would take for a formula.
+///
+/// # Errors
+/// What is no CSV.
+pub fn defused(plain: &[u8]) -> anyhow::Result<String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(plain);
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in reader.records() {
         let row = row.context("cannot read a record back")?;
@@ -38,6 +45,12 @@ fn harmless(cell: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_csv_can_be_defused() {
+        let said = defused(b"a,b\n=cmd|' /C calc'!A0,-1.5\n").unwrap();
+        assert_eq!(said, "a,b\n'=cmd|' /C calc'!A0,-1.5\n");
+    }
 
     #[test]
     fn a_text_that_a_spreadsheet_would_compute_is_only_shown() {

@@ -98,7 +98,7 @@ fn beside(name: &str, machine: &Machine, records: &[&Record]) -> Section {
     let is_wanted = |r: &&&Record| {
         r.outcome == Outcome::Measured
             && r.batch <= 1
-            && r.concurrency.is_none_or(|users| users <= 1)
+            && (!r.is_loaded() || r.concurrency == Some(1))
             && r.engine == ENGINE
     };
     for record in records.iter().filter(is_wanted) {

@@ -118,10 +118,14 @@ fn concurrency(rows: &[Row]) -> Section {
         let r = &row.record;
         let mut cells = row.name();
         let streams = row.streams();
-        cells.push(crate::report::Cell::number(
-            units::grouped(u64::from(streams)),
-            Some(f64::from(streams)),
-        ));
+        cells.push(if r.is_loaded() && r.concurrency.is_none() {
+            crate::report::load::load(r).into()
+        } else {
+            crate::report::Cell::number(
+                units::grouped(u64::from(streams)),
+                Some(f64::from(streams)),
+            )
+        });
         cells.push(row.cell((r.system_tok_s_median, r.system_tok_s_low, r.system_tok_s_high)));
         cells.push(row.cell((r.decode_tok_s_median, r.decode_tok_s_low, r.decode_tok_s_high)));
         cells.push(row.duration(r.ttft_ns_median));

@@ -78,12 +78,11 @@ fn many_streams(row: &Row) -> Headline {
         format!("{}, {}, {} tokens", r.engine, row.model(), work(r)),
         format!("{each} for each stream"),
     ];
-    headline(
-        format!("{} streams at once, together", row.streams()),
-        (r.system_tok_s_median, r.system_tok_s_low, r.system_tok_s_high),
-        detail,
-        row,
-    )
+    let label = match r.concurrency {
+        None if r.is_loaded() => format!("under load, {}, together", crate::report::load::load(r)),
+        _ => format!("{} streams at once, together", row.streams()),
+    };
+    headline(label, (r.system_tok_s_median, r.system_tok_s_low, r.system_tok_s_high), detail, row)
 }
 
 fn headline(label: String, valued: Valued, mut detail: Vec<String>, row: &Row) -> Headline {

@@ -49,7 +49,7 @@ impl Names {
 
     /// Whether a name is left out.
     pub fn hides_any(&self) -> bool {
-        !self.is_open && self.shown.iter().any(|(real, shown)| !real.is_empty() && real != shown)
+        !self.is_open && self.shown.iter().any(|(real, shown)| is_name(real) && real != shown)
     }
 
     /// The text without names of hosts and of users' folders.
@@ -59,12 +59,17 @@ impl Names {
         }
         let mut text = without_users(text).into_owned();
         for (real, shown) in &self.shown {
-            if !real.is_empty() && real != shown {
+            if is_name(real) && real != shown {
                 text = replace_word(&text, real, &shown.replace(' ', "-"));
             }
         }
         text
     }
+}
+
+/// Whether it names a machine: of an import without one it is the word for that.
+fn is_name(host: &str) -> bool {
+    !host.is_empty() && host != "unknown"
 }
 
 /// Replaces `word` where it is not part of a longer one.
@@ -141,6 +146,17 @@ mod tests {
         let open = Names::of(&sources, true);
         assert_eq!(open.host("adas-box"), "adas-box");
         assert!(!open.hides_any());
+    }
+
+    #[test]
+    fn the_word_for_a_machine_that_no_file_names_is_no_name() {
+        let names = Names::of(&[source("unknown")], false);
+        assert!(!names.hides_any());
+        assert_eq!(
+            names.without("vllm-unknown-p512: unknown error"),
+            "vllm-unknown-p512: unknown error"
+        );
+        assert_eq!(names.host("unknown"), "a machine that is not described");
     }
 
     #[test]
