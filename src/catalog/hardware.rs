@@ -19,6 +19,11 @@ pub fn all() -> &'static [Device] {
     &DEVICES
 }
 
+/// The `own` devices and the catalogue's of which a price is known.
+pub fn priced(own: &[Device]) -> impl Iterator<Item = &Device> {
+    own.iter().chain(all()).filter(|d| d.list_price.is_some() || d.street_price.is_some())
+}
+
 /// The device with this id or name, in any case, among the catalogue's and `own` ones.
 pub fn find<'a>(word: &str, own: &'a [Device]) -> anyhow::Result<&'a Device> {
     let known = || own.iter().chain(all());

@@ -129,11 +129,12 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Lines with a verdict on their ratio.
+/// Whether there are trials enough for a verdict on its ratio.
+fn is_judged(line: &&Line) -> bool {
+    line.ratio_low.is_some()
+}
+
 fn judged(lines: &[Line]) -> usize {
-    let is_judged = |line: &&Line| {
-        matches!(line.verdict, Verdict::Faster | Verdict::Slower | Verdict::NoDifferenceSeen)
-    };
     lines.iter().filter(is_judged).count()
 }
 
@@ -403,10 +404,9 @@ fn row(line: &Line) -> Vec<String> {
 }
 
 fn legend(lines: &[Line], single_runs: bool) -> Section {
-    let judged = |line: &&Line| line.ratio_low.is_some();
-    let tested = lines.iter().filter(judged).count();
+    let tested = judged(lines);
     let in_turns =
-        lines.iter().filter(|line| line.pairing == Some(Pairing::Interleaved)).filter(judged);
+        lines.iter().filter(|line| line.pairing == Some(Pairing::Interleaved)).filter(is_judged);
     let in_turns = in_turns.count();
     let mut notes = vec![
         "ratio: new / base with half of its 95 % interval. finds: the smallest difference that would \

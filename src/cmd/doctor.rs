@@ -453,13 +453,11 @@ mod tests {
         findings.host.gpus = vec![host::Gpu {
             name: "NVIDIA H200".to_owned(),
             uuid: Some("GPU-1".to_owned()),
-            pci_id: None,
             memory: None,
             driver: Some("570.10".to_owned()),
             cuda: Some("12.8".to_owned()),
             compute_capability: Some("9.0".to_owned()),
-            power_limit: None,
-            pcie: None,
+            ..host::Gpu::default()
         }];
         findings.engines[0].passed_over = vec!["bench-candle-cuda: it sees no GPU".to_owned()];
         let text = page(&findings).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -529,14 +527,9 @@ mod tests {
         let mut findings = healthy();
         let card = |name: &str, id: &str, gib: f64| host::Gpu {
             name: name.to_owned(),
-            uuid: None,
             pci_id: Some(id.to_owned()),
             memory: Some(Bytes::from_gib(gib)),
-            driver: None,
-            cuda: None,
-            compute_capability: None,
-            power_limit: None,
-            pcie: None,
+            ..host::Gpu::default()
         };
         let name = "NVIDIA GeForce RTX 4090";
         findings.host.gpus = vec![

@@ -100,11 +100,7 @@ mod tests {
             uuid: Some(format!("GPU-{pci_id}")),
             pci_id: Some(pci_id.to_owned()),
             memory: Some(Bytes::from_gib(gib)),
-            driver: None,
-            cuda: None,
-            compute_capability: None,
-            power_limit: None,
-            pcie: None,
+            ..Gpu::default()
         };
         let mut described = this_host::describe();
         described.gpus = vec![card("10de:2684", 23.5), card("10de:2757", 15.9)];

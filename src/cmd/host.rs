@@ -216,14 +216,9 @@ mod tests {
     fn card(name: &str, pci_id: &str, gib: f64) -> Gpu {
         Gpu {
             name: name.to_owned(),
-            uuid: None,
             pci_id: Some(pci_id.to_owned()),
             memory: Some(Bytes::from_gib(gib)),
-            driver: None,
-            cuda: None,
-            compute_capability: None,
-            power_limit: None,
-            pcie: None,
+            ..Gpu::default()
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Bytes, Watts};
 
 /// A GPU as its driver describes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Its name.
     pub name: String,
@@ -187,10 +187,7 @@ fn kernel_gpu(card: &Path) -> Option<Gpu> {
         pci_id: Some(format!("{vendor}:{device}")),
         memory,
         driver: driver.map(str::to_owned),
-        cuda: None,
-        compute_capability: None,
-        power_limit: None,
-        pcie: None,
+        ..Gpu::default()
     })
 }
 
@@ -209,13 +206,7 @@ mod tests {
         let gpu = |name: &str, uuid: Option<&str>| Gpu {
             name: name.to_owned(),
             uuid: uuid.map(str::to_owned),
-            pci_id: None,
-            memory: None,
-            driver: None,
-            cuda: None,
-            compute_capability: None,
-            power_limit: None,
-            pcie: None,
+            ..Gpu::default()
         };
         let gpus = [gpu("a", Some("GPU-11")), gpu("b", Some("GPU-22")), gpu("amd", None)];
         let names = |variable| -> String {

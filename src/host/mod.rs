@@ -231,17 +231,7 @@ mod tests {
     }
 
     fn gpu(name: &str, gib: f64) -> Gpu {
-        Gpu {
-            name: name.to_owned(),
-            uuid: None,
-            pci_id: None,
-            memory: Some(Bytes::from_gib(gib)),
-            driver: None,
-            cuda: None,
-            compute_capability: None,
-            power_limit: None,
-            pcie: None,
-        }
+        Gpu { name: name.to_owned(), memory: Some(Bytes::from_gib(gib)), ..Gpu::default() }
     }
 
     #[test]

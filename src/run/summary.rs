@@ -93,7 +93,7 @@ pub fn counts(trial: &Trial<Sample>) -> bool {
 /// The values of the counted trials of `record`, in their order.
 pub fn trial_values(record: &Record, trials: &[Trial<Sample>], load: Load) -> Vec<TrialValues> {
     // All users of a closed loop ask at its start, and with pauses never again all at once.
-    let pauses = record.workload.as_deref().is_some_and(|words| words.contains(", think "));
+    let pauses = record.workload.as_deref().is_some_and(crate::workload::has_pauses);
     let counted = trials.iter().filter(|trial| counts(trial));
     counted.map(|trial| values(trial, load, pauses)).collect()
 }

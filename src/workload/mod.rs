@@ -18,6 +18,14 @@ pub use length::Length;
 pub use presets::{PRESETS, Preset};
 pub use trace::read_trace;
 
+/// Before a pause in a mix's words.
+const PAUSES: &str = ", think ";
+
+/// Whether users pause between requests of the mix of these [words](Mix::words).
+pub fn has_pauses(words: &str) -> bool {
+    words.contains(PAUSES)
+}
+
 /// Requests that are drawn for their means.
 const DRAWN: u32 = 4000;
 /// The most requests of one plan: a limit by time at an absurd rate must end too.
@@ -213,7 +221,7 @@ impl Mix {
             words.push_str(&format!(", {} turns", self.turns));
         }
         if self.think.0 > 0 {
-            words.push_str(&format!(", think {}", self.think));
+            words.push_str(&format!("{PAUSES}{}", self.think));
         }
         words.push_str(&format!(", context {}", self.context.0));
         words

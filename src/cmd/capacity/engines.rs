@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use crate::capacity::{Engine, Predicted, StepTime, predict, predict_serving};
 use crate::catalog::hardware::{self, Device, Kind};
 use crate::catalog::models::{self, ModelSpec};
+use crate::cmd::cost::machine_word;
 use crate::cmd::here::Here;
 use crate::fit::answer::{self, Answer, Candidate, Question, Verdict};
 use crate::fit::basis::Basis;
@@ -92,11 +93,8 @@ impl EngineArgs {
     pub fn with(&self, scenario: Option<&Scenario>) -> anyhow::Result<Self> {
         let mut args = self.clone();
         let Some(scenario) = scenario else { return Ok(args) };
-        if let (true, Some(device)) = (args.device.is_empty(), &scenario.host.device) {
-            args.device.push(match scenario.host.gpus {
-                Some(count) if count > 1 => format!("{count}x {device}"),
-                _ => device.clone(),
-            });
+        if args.device.is_empty() {
+            args.device.extend(machine_word(scenario));
         }
         let mut models: Vec<&String> =
             scenario.matrices.iter().flat_map(|matrix| &matrix.models).collect();
@@ -294,9 +292,7 @@ fn words(devices: &[String], own: &[Device]) -> Vec<String> {
         return devices.to_vec();
     }
     let named = devices.iter().filter(|word| *word != "all").cloned();
-    let all = own.iter().chain(hardware::all());
-    let priced = all.filter(|d| d.list_price.is_some() || d.street_price.is_some());
-    named.chain(priced.map(|device| device.id.clone())).collect()
+    named.chain(hardware::priced(own).map(|device| device.id.clone())).collect()
 }
 
 fn is_apple(machine: &Machine) -> bool {

@@ -163,12 +163,16 @@ impl Context {
 
 /// The machine that the scenario is about, where it names one.
 pub fn machine_of(scenario: &Scenario, own: &[Device]) -> anyhow::Result<Option<Machine>> {
-    let Some(device) = &scenario.host.device else { return Ok(None) };
-    let word = match scenario.host.gpus {
+    machine_word(scenario).map(|word| Machine::parse(&word, own)).transpose()
+}
+
+/// The same as a flag would name it.
+pub fn machine_word(scenario: &Scenario) -> Option<String> {
+    let device = scenario.host.device.as_ref()?;
+    Some(match scenario.host.gpus {
         Some(count) if count > 1 => format!("{count}x {device}"),
         _ => device.clone(),
-    };
-    Machine::parse(&word, own).map(Some)
+    })
 }
 
 /// The price of electricity in a place.

@@ -26,7 +26,7 @@ use anyhow::Context;
 
 use crate::cost;
 
-pub use context::machine_of;
+pub use context::{machine_of, machine_word};
 pub use decision::{Decision, decision};
 pub use plan::{Owning, Plan, Prices, owning};
 

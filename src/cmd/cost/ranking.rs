@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use crate::catalog::hardware;
 use crate::cmd::run::Format;
 use crate::cost::{Assumption, BreakEven, Input, compare};
 use crate::fit::machine::Machine;
@@ -89,9 +90,8 @@ fn words(devices: &[String], context: &Context) -> anyhow::Result<Vec<String>> {
         let device = word.split_once('=').map_or(word.as_str(), |(device, _)| device);
         named.push(Machine::parse(device, &context.own)?.name);
     }
-    let all = context.own.iter().chain(crate::catalog::hardware::all());
-    let priced = all.filter(|d| d.list_price.is_some() || d.street_price.is_some());
-    words.extend(priced.map(|d| d.id.clone()).filter(|id| !named.contains(id)));
+    let priced = hardware::priced(&context.own).map(|device| device.id.clone());
+    words.extend(priced.filter(|id| !named.contains(id)));
     Ok(words)
 }
 
